@@ -18,8 +18,8 @@ Examples:
   agent --listen-addr 127.0.0.1:0 --seed 127.0.0.1:8080 --service sessions --type storage
   agent config --listen-addr 127.0.0.1:8080
 
-Signals: TERM, INT and QUIT leave the cluster, and a second one aborts; HUP reopens the log file, or leaves if the \
-agent runs in a terminal; USR1 and USR2 do nothing.
+Signals: TERM, INT and QUIT leave the cluster, and a second one aborts; HUP reopens log files, or leaves if the agent's \
+terminal was closed; USR1 and USR2 do nothing.
 
 Exit codes: 0 left on request, 1 error, 2 wrong flag, variable or config file, 130 aborted.";
 

@@ -46,6 +46,12 @@ pub struct Route {
     pub unless_scheme: Option<String>,
     /// Where it leads.
     pub target: RouteTarget,
+    /// How one of its members or addresses is chosen, unless by affinity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
+    /// What requests to the same member or address have in common: `client`, `cookie sid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<String>,
     /// Its limits.
     pub limits: RouteLimits,
     /// The name of the API keys that it needs.

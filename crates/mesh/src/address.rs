@@ -3,9 +3,11 @@
 //! All of it is shared by the clones of a [`BaseUrl`](crate::BaseUrl), so it survives changes of the view. A request reads and
 //! writes atomics only.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::choose::Health;
@@ -43,7 +45,18 @@ pub(crate) struct AddressState {
     unreachable_ms: AtomicU64,
     ewma: PeakEwma,
     outlier: Outlier,
+    /// Attempts by the class of their answers, those without one first.
+    attempts: [AtomicU64; CLASSES.len()],
+    /// Its checks fail.
+    is_down: AtomicBool,
+    /// Why they fail. Requests do not read it.
+    why_down: Mutex<Option<String>>,
+    /// When its checks succeeded again, in milliseconds of age.
+    back_ms: AtomicU64,
 }
+
+/// The classes of answers; attempts without an answer have the first.
+pub(crate) const CLASSES: [&str; 7] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "_OTHER"];
 
 impl AddressState {
     pub(crate) fn new(now: Instant) -> Self {
@@ -54,12 +67,42 @@ impl AddressState {
             unreachable_ms: AtomicU64::new(0),
             ewma: PeakEwma::default(),
             outlier: Outlier::default(),
+            attempts: Default::default(),
+            is_down: AtomicBool::new(false),
+            why_down: Mutex::default(),
+            back_ms: AtomicU64::new(0),
         }
     }
 
     /// How long this process has known the address.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.created)
+    }
+
+    /// How long it could get requests: since its checks succeeded again, or this process knows it.
+    pub(crate) fn serving_for(&self, now: Instant) -> Duration {
+        self.age(now).saturating_sub(Duration::from_millis(self.back_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Whether its checks fail.
+    pub(crate) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Relaxed)
+    }
+
+    /// Why its checks fail, if they do.
+    pub(crate) fn why_down(&self) -> Option<String> {
+        self.why_down.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes what checks have found: why they fail, or `None` if they succeed.
+    pub(crate) fn checked(&self, why_down: Option<String>, now: Instant) {
+        let mut known = self.why_down.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_some() && why_down.is_none() {
+            let millis = u64::try_from(self.age(now).as_millis()).unwrap_or(u64::MAX);
+            self.back_ms.store(millis, Ordering::Relaxed);
+        }
+        self.is_down.store(why_down.is_some(), Ordering::Relaxed);
+        *known = why_down;
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -72,6 +115,17 @@ impl AddressState {
 
     pub(crate) fn leave(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts an attempt that has ended, with an answer of this status or without one.
+    pub(crate) fn count(&self, status: Option<StatusCode>) {
+        let class = status.map_or(0, |status| usize::from(status.as_u16() / 100).min(CLASSES.len() - 1));
+        self.attempts[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of attempts, by the class of their answers.
+    pub(crate) fn attempts(&self) -> [u64; CLASSES.len()] {
+        std::array::from_fn(|class| self.attempts[class].load(Ordering::Relaxed))
     }
 
     pub(crate) fn reached(&self) -> u64 {
@@ -206,6 +260,20 @@ mod tests {
         state.mark_unreachable(now);
         state.mark_reached();
         assert_eq!(health(now), Health::Good, "it was reached since");
+    }
+
+    #[test]
+    fn an_address_whose_checks_succeed_again_begins_anew() {
+        let created = Instant::now();
+        let state = AddressState::new(created);
+        let later = |seconds| created + Duration::from_secs(seconds);
+        assert_eq!((state.is_down(), state.serving_for(later(60))), (false, Duration::from_secs(60)));
+        state.checked(Some("refuses connections".to_owned()), later(60));
+        assert_eq!((state.is_down(), state.why_down().as_deref()), (true, Some("refuses connections")));
+        state.checked(None, later(90));
+        state.checked(None, later(95));
+        assert_eq!((state.is_down(), state.why_down()), (false, None));
+        assert_eq!(state.serving_for(later(100)), Duration::from_secs(10));
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl<'a> Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
+            self.url.state().count(None);
             self.record(Outcome::Cancelled);
         }
     }

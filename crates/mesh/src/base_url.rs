@@ -1,16 +1,20 @@
-//! The base URL of a server, `http://host[:port][/path]`, with the state of that address.
+//! The base URL of a server, such as `http://host[:port][/path]`, with the state of that address.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::uri::{Authority, PathAndQuery, Uri};
 use tokio::time::Instant;
 
 use crate::address::AddressState;
+use crate::origin::{Origin, Protocol, Trust};
 
 /// A URL below which requests are sent: `http://127.0.0.1:8000/base`.
+///
+/// `https://` is HTTP over TLS, `h2c://` HTTP/2 without TLS.
 ///
 /// Two are equal when their texts are equal. Clones share what is known about the address: its requests in flight, its
 /// response time, its failures. So parse an address once and keep it.
@@ -20,6 +24,7 @@ pub struct BaseUrl(Arc<Base>);
 struct Base {
     text: String,
     authority: Authority,
+    origin: Arc<Origin>,
     host: HeaderValue,
     /// The offset of the path in the text. The path has no trailing slash, so it may be empty.
     path_at: usize,
@@ -29,14 +34,11 @@ struct Base {
 /// Why a text is not a base URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BaseUrlError {
-    /// Use `http://` on a trusted network.
-    #[error("`{0}` needs TLS, which is not supported yet; use http://")]
-    Https(String),
-    /// Begin it with `http://`.
-    #[error("`{0}` does not begin with http://")]
-    NoHttp(String),
+    /// Begin it with one of the schemes.
+    #[error("`{0}` begins with none of http://, https:// and h2c://")]
+    Scheme(String),
     /// Remove that part.
-    #[error("`{text}` has a {part}; only http://host[:port][/path] is possible")]
+    #[error("`{text}` has a {part}; only scheme://host[:port][/path] is possible")]
     Superfluous {
         /// The text that was given.
         text: String,
@@ -44,7 +46,7 @@ pub enum BaseUrlError {
         part: &'static str,
     },
     /// Write `http://host:port` or `http://host:port/path`.
-    #[error("`{0}` is not of the form http://host[:port][/path]")]
+    #[error("`{0}` is not of the form scheme://host[:port][/path]")]
     Malformed(String),
 }
 
@@ -59,11 +61,34 @@ impl BaseUrl {
         self.0.authority.as_str()
     }
 
-    /// The host, with an IPv6 address free of brackets, and the port, 80 by default.
+    /// The host, with an IPv6 address free of brackets, and the port, by default that of the scheme.
     pub fn host_and_port(&self) -> (&str, u16) {
         let host = self.0.authority.host();
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        (bare, self.0.authority.port_u16().unwrap_or(80))
+        let default = if self.is_https() { 443 } else { 80 };
+        (bare, self.0.authority.port_u16().unwrap_or(default))
+    }
+
+    /// Whether connections use TLS.
+    pub fn is_https(&self) -> bool {
+        matches!(self.0.origin.protocol(), Protocol::Tls(_))
+    }
+
+    /// The same URL, where a server's certificate must be signed by one in this file (PEM). Only `https://` URLs change.
+    #[must_use]
+    pub fn trusting(self, file: &Path) -> Self {
+        if !self.is_https() {
+            return self;
+        }
+        let trust = Trust::File(file.to_owned());
+        Self(Arc::new(Base {
+            text: self.0.text.clone(),
+            authority: self.0.authority.clone(),
+            origin: Arc::new(Origin::new(Protocol::Tls(trust), &self.0.authority)),
+            host: self.0.host.clone(),
+            path_at: self.0.path_at,
+            state: AddressState::new(Instant::now()),
+        }))
     }
 
     /// The path, without a trailing slash: empty or `/base`.
@@ -86,27 +111,47 @@ impl BaseUrl {
         self.0.state.mark_reached();
     }
 
+    /// Takes what active checks have found: why they fail, or `None` if they succeed. While they fail, the address gets no
+    /// requests.
+    pub fn checked(&self, why_down: Option<String>) {
+        self.0.state.checked(why_down, Instant::now());
+    }
+
+    /// Whether its active checks fail.
+    pub fn is_down(&self) -> bool {
+        self.0.state.is_down()
+    }
+
+    /// Why it gets no requests for a while, if it failed too often.
+    pub fn ejected(&self) -> Option<&'static str> {
+        self.0.state.ejection(Instant::now()).map(|(reason, _)| reason.in_words())
+    }
+
+    /// Why its active checks fail, if they do.
+    pub fn why_down(&self) -> Option<String> {
+        self.0.state.why_down()
+    }
+
+    /// What requests below it share connections by.
+    pub(crate) fn origin(&self) -> &Arc<Origin> {
+        &self.0.origin
+    }
+
     /// The value of the `Host` header.
     pub(crate) fn host(&self) -> &HeaderValue {
         &self.0.host
     }
 
-    /// The URL of a path below this one, byte for byte.
-    pub(crate) fn below(&self, path: &PathAndQuery) -> Result<Uri, http::Error> {
+    /// A path below this URL's, byte for byte.
+    pub(crate) fn below(&self, path: &PathAndQuery) -> Result<PathAndQuery, http::Error> {
         let text = path.as_str();
         // `?a` remains of `http://host?a`: its path is empty, which means the root.
         let slash = if text.starts_with('?') { "/" } else { "" };
-        let whole = if self.path().is_empty() && slash.is_empty() {
-            path.clone()
-        } else {
-            let joined = [self.path(), slash, text].concat();
-            PathAndQuery::from_maybe_shared(bytes::Bytes::from(joined))?
-        };
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(self.0.authority.clone());
-        parts.path_and_query = Some(whole);
-        Ok(Uri::from_parts(parts)?)
+        if self.path().is_empty() && slash.is_empty() {
+            return Ok(path.clone());
+        }
+        let joined = [self.path(), slash, text].concat();
+        Ok(PathAndQuery::from_maybe_shared(bytes::Bytes::from(joined))?)
     }
 
     /// Counts a request until the lease is dropped.
@@ -132,11 +177,12 @@ impl FromStr for BaseUrl {
         let malformed = || BaseUrlError::Malformed(text.to_owned());
         let superfluous = |part| BaseUrlError::Superfluous { text: text.to_owned(), part };
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        match scheme.as_deref() {
-            Some("http") => {}
-            Some("https") => return Err(BaseUrlError::Https(text.to_owned())),
-            _ => return Err(BaseUrlError::NoHttp(text.to_owned())),
-        }
+        let (scheme, protocol) = match scheme.as_deref() {
+            Some("http") => ("http", Protocol::Http1),
+            Some("h2c") => ("h2c", Protocol::H2c),
+            Some("https") => ("https", Protocol::Tls(Trust::System)),
+            _ => return Err(BaseUrlError::Scheme(text.to_owned())),
+        };
         if text.contains('#') {
             return Err(superfluous("fragment"));
         }
@@ -153,10 +199,11 @@ impl FromStr for BaseUrl {
             return Err(malformed());
         }
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?;
-        let origin = format!("http://{authority}");
-        let path_at = origin.len();
+        let begin = format!("{scheme}://{authority}");
+        let path_at = begin.len();
         Ok(Self(Arc::new(Base {
-            text: origin + uri.path().trim_end_matches('/'),
+            text: begin + uri.path().trim_end_matches('/'),
+            origin: Arc::new(Origin::new(protocol, &authority)),
             authority,
             host,
             path_at,
@@ -213,6 +260,8 @@ mod tests {
             ("http://a/", "http://a", "a", ""),
             ("HTTP://a:80/b/c/", "http://a:80/b/c", "a:80", "/b/c"),
             ("http://[::1]:8000/x%2Fy", "http://[::1]:8000/x%2Fy", "[::1]:8000", "/x%2Fy"),
+            ("HTTPS://a/b", "https://a/b", "a", "/b"),
+            ("h2c://a:50051", "h2c://a:50051", "a:50051", ""),
         ] {
             let url: BaseUrl = text.parse().unwrap();
             assert_eq!((url.as_str(), url.authority(), url.path()), (shown, authority, path));
@@ -221,9 +270,13 @@ mod tests {
 
     #[test]
     fn host_and_port_are_what_a_socket_connects_to() {
-        for (text, expected) in
-            [("http://a", ("a", 80)), ("http://a:8000/b", ("a", 8000)), ("http://[::1]:9", ("::1", 9))]
-        {
+        for (text, expected) in [
+            ("http://a", ("a", 80)),
+            ("https://a", ("a", 443)),
+            ("h2c://a", ("a", 80)),
+            ("http://a:8000/b", ("a", 8000)),
+            ("http://[::1]:9", ("::1", 9)),
+        ] {
             assert_eq!(text.parse::<BaseUrl>().unwrap().host_and_port(), expected);
         }
     }
@@ -231,9 +284,8 @@ mod tests {
     #[test]
     fn a_text_that_is_no_address_is_refused_with_the_reason() {
         let refused = |text: &str| text.parse::<BaseUrl>().unwrap_err();
-        assert!(matches!(refused("https://a"), BaseUrlError::Https(_)));
-        assert!(matches!(refused("127.0.0.1:80"), BaseUrlError::NoHttp(_)));
-        assert!(matches!(refused("ftp://a"), BaseUrlError::NoHttp(_)));
+        assert!(matches!(refused("127.0.0.1:80"), BaseUrlError::Scheme(_)));
+        assert!(matches!(refused("ftp://a"), BaseUrlError::Scheme(_)));
         for (text, bad) in
             [("http://a/?q", "query"), ("http://a/#f", "fragment"), ("http://u:p@a/", "user name")]
         {
@@ -247,14 +299,15 @@ mod tests {
     #[test]
     fn a_path_is_appended_byte_for_byte() {
         for (base, path, whole) in [
-            ("http://a", "/x%2F/../y?q=%20", "http://a/x%2F/../y?q=%20"),
-            ("http://a/svc/t", "/x//y/./%2e?", "http://a/svc/t/x//y/./%2e?"),
-            ("http://a/svc/t", "/", "http://a/svc/t/"),
-            ("http://a/svc/t", "?q", "http://a/svc/t/?q"),
+            ("http://a", "/x%2F/../y?q=%20", "/x%2F/../y?q=%20"),
+            ("http://a/svc/t", "/x//y/./%2e?", "/svc/t/x//y/./%2e?"),
+            ("http://a/svc/t", "/", "/svc/t/"),
+            ("http://a/svc/t", "?q", "/svc/t/?q"),
+            ("http://a", "?q", "/?q"),
         ] {
             let base: BaseUrl = base.parse().unwrap();
             let path: PathAndQuery = path.parse().unwrap();
-            assert_eq!(base.below(&path).unwrap().to_string(), whole);
+            assert_eq!(base.below(&path).unwrap().as_str(), whole);
         }
     }
 

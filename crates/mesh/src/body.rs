@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::head;
 use crate::lease::InFlight;
+use crate::pool::Received;
 use crate::upload::Upload;
 
 /// The streamed body of an answer. The request is in flight until this has ended or is dropped.
 #[derive(Debug)]
 pub struct MeshBody {
-    incoming: Incoming,
+    incoming: Received,
     idle: IdleTimer,
     held: Option<Held>,
 }
@@ -41,7 +41,7 @@ pub enum MeshBodyError {
 }
 
 impl MeshBody {
-    pub(crate) fn new(incoming: Incoming, in_flight: InFlight, upload: Upload, idle: Duration) -> Self {
+    pub(crate) fn new(incoming: Received, in_flight: InFlight, upload: Upload, idle: Duration) -> Self {
         let has_ended = incoming.is_end_stream();
         let held = Some(Held { in_flight, upload });
         let mut body = Self { incoming, idle: IdleTimer::new(idle), held };

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 
+use crate::base_url::BaseUrl;
 use crate::error::CallError;
 use crate::mesh::Mesh;
-use crate::upload::AttemptBody;
-use crate::wire::{is_refused, root_cause};
+use crate::pool::SendError;
+use crate::upload::Upload;
+use crate::wire::{Head, root_cause};
 
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -28,16 +31,19 @@ impl Mesh {
     }
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, CallError> {
-        let mut request = request.map(|body| AttemptBody::Whole((!body.is_empty()).then_some(body)));
-        let host = request
-            .uri()
-            .authority()
-            .filter(|_| request.uri().scheme_str() == Some("http"))
-            .and_then(|authority| authority.as_str().parse().ok())
-            .ok_or_else(|| CallError::Malformed(format!("`{}` is not an http:// URL", request.uri())))?;
-        request.headers_mut().insert(http::header::HOST, host);
-        let response = self.wire().request(request).await.map_err(|error| {
-            if is_refused(&error) { CallError::Refused } else { CallError::Unreachable(root_cause(&error)) }
+        let malformed = || CallError::Malformed(format!("`{}` is not an http:// URL", request.uri()));
+        let authority = request.uri().authority().ok_or_else(malformed)?;
+        if request.uri().scheme() != Some(&Scheme::HTTP) {
+            return Err(malformed());
+        }
+        let url: BaseUrl = format!("http://{authority}").parse().map_err(|_| malformed())?;
+        let (parts, body) = request.into_parts();
+        let head = Head::new(parts).map_err(|error| CallError::Malformed(error.to_string()))?;
+        let upload = Upload::new(Full::new(body), MAX_ANSWER);
+        let response = self.wire().request(&head, &upload, &url).await.map_err(|error| match error {
+            SendError::Connect(error) if error.is_refused() => CallError::Refused,
+            SendError::Connect(error) => CallError::Unreachable(error.to_string()),
+            SendError::NotSent(error) | SendError::Sent(error) => CallError::Unreachable(root_cause(&error)),
         })?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {

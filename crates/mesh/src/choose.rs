@@ -82,17 +82,13 @@ pub(crate) fn choose<R: Rng>(
     if len == 1 {
         return standing(0).map(|_| 0);
     }
-    let all = of_best_rank(len, standing);
-    if all.is_empty() {
-        return None;
+    let best = Best::new(len, standing)?;
+    let (first, first_at) = best.draw(random);
+    if best.count == 1 {
+        return Some(first.0);
     }
-    if let [(only, _)] = all[..] {
-        return Some(only);
-    }
-    let first = draw(&all, random);
-    let other = random.random_range(0..all.len() - 1);
-    let second = if other < first { other } else { other + 1 };
-    let (first, second) = (all[first], all[second]);
+    let other = random.random_range(0..best.count - 1);
+    let second = best.nth(if other < first_at { other } else { other + 1 })?;
     // The second draw ignores shares, so a candidate with a smaller one is a rival only that often.
     let is_rival = second.1.share >= first.1.share
         || random.random_bool((second.1.share / first.1.share).clamp(0.0, 1.0));
@@ -107,23 +103,76 @@ pub(crate) fn choose_by_share<R: Rng>(
     standing: impl Fn(usize) -> Option<Standing>,
     random: &mut R,
 ) -> Option<usize> {
-    let all = of_best_rank(len, standing);
-    if all.is_empty() { None } else { Some(all[draw(&all, random)].0) }
+    Best::new(len, standing).map(|best| best.draw(random).0.0)
 }
 
-/// The candidates of the best rank. If more than half of all are ejected, ejections are ignored.
-fn of_best_rank(len: usize, standing: impl Fn(usize) -> Option<Standing>) -> Vec<(usize, Standing)> {
-    let mut all: Vec<(usize, Standing)> =
-        (0..len).filter_map(|at| standing(at).map(|found| (at, found))).collect();
-    let ejected = all.iter().filter(|(_, found)| found.health == Health::Ejected).count();
-    let may_eject = ejected * 2 <= all.len();
-    let rank = all.iter().map(|(_, found)| found.rank(may_eject)).min();
-    all.retain(|(_, found)| Some(found.rank(may_eject)) == rank);
-    all
+/// The candidates of the best rank. They are looked up each time, since there are few and a list would have to be allocated.
+struct Best<F> {
+    len: usize,
+    standing: F,
+    may_eject: bool,
+    rank: (bool, Health),
+    /// Whether any of them has a share: then those without one are left out.
+    any_share: bool,
+    count: usize,
+    /// The sum of their shares.
+    share: f64,
+}
+
+impl<F: Fn(usize) -> Option<Standing>> Best<F> {
+    /// `None` if there is no candidate. If more than half of all are ejected, ejections are ignored.
+    fn new(len: usize, standing: F) -> Option<Self> {
+        let all = || (0..len).filter_map(&standing);
+        let (count, ejected) = all().fold((0, 0), |(count, ejected), found| {
+            (count + 1, ejected + usize::from(found.health == Health::Ejected))
+        });
+        let may_eject = ejected * 2 <= count;
+        let rank = all().map(|found| found.rank(may_eject)).min()?;
+        let any_share = all().any(|found| found.rank(may_eject) == rank && found.share > 0.0);
+        let mut best = Self { len, standing, may_eject, rank, any_share, count: 0, share: 0.0 };
+        let (count, share) =
+            best.iter().fold((0, 0.0), |(count, share), (_, found)| (count + 1, share + found.share));
+        (best.count, best.share) = (count, share);
+        Some(best)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, Standing)> {
+        let all = (0..self.len).filter_map(|at| Some((at, (self.standing)(at)?)));
+        all.filter(|(_, found)| {
+            found.rank(self.may_eject) == self.rank && (found.share > 0.0 || !self.any_share)
+        })
+    }
+
+    fn nth(&self, at: usize) -> Option<(usize, Standing)> {
+        self.iter().nth(at)
+    }
+
+    /// One of them, each with a probability proportional to its share, and its number among them.
+    fn draw<R: Rng>(&self, random: &mut R) -> ((usize, Standing), usize) {
+        let mut point = if self.count == 1 { 0.0 } else { random.random::<f64>() * self.share };
+        let mut last = None;
+        for (number, found) in self.iter().enumerate() {
+            point -= found.1.share;
+            last = Some((found, number));
+            if point < 0.0 {
+                break;
+            }
+        }
+        // The last one if all shares are zero, or rounding has left a rest.
+        last.expect("some candidate has the best rank")
+    }
+}
+
+/// The candidates of the best rank, as a list.
+pub(crate) fn of_best_rank(
+    len: usize,
+    standing: impl Fn(usize) -> Option<Standing>,
+) -> Vec<(usize, Standing)> {
+    Best::new(len, standing).map_or_else(Vec::new, |best| best.iter().collect())
 }
 
 /// One of the candidates, each with a probability proportional to its share.
-fn draw<R: Rng>(all: &[(usize, Standing)], random: &mut R) -> usize {
+pub(crate) fn draw<R: Rng>(all: &[(usize, Standing)], random: &mut R) -> usize {
     let whole: f64 = all.iter().map(|(_, found)| found.share).sum();
     let mut point = random.random::<f64>() * whole;
     for (at, (_, found)) in all.iter().enumerate() {

@@ -1,9 +1,12 @@
 //! What happened to the requests of all meshes that share their members, as totals since the start.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::lease::Gauge;
 use crate::outlier::EjectionReason;
+use crate::pool::Pools;
+use crate::upstream::Upstreams;
 
 /// Why a request was sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +40,49 @@ impl RetryReason {
     }
 }
 
+/// How opening a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectResult {
+    /// It is open.
+    Connected,
+    /// No process listens at the address.
+    Refused,
+    /// It took too long.
+    TimedOut,
+    /// No TLS session came about, for instance because the certificate is not trusted.
+    Tls,
+    /// Another failure: the name is unknown, or the network does not reach the address.
+    Failed,
+}
+
+impl ConnectResult {
+    /// Every result.
+    pub const ALL: [Self; 5] = [Self::Connected, Self::Refused, Self::TimedOut, Self::Tls, Self::Failed];
+
+    /// The result as a label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Tls => "tls",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The totals.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
+    connects: [AtomicU64; ConnectResult::ALL.len()],
+    /// The pools of every mesh.
+    pools: Mutex<Vec<Weak<Pools>>>,
     retries: [AtomicU64; RetryReason::ALL.len()],
     ejections: [AtomicU64; EjectionReason::ALL.len()],
     budget_exhausted: AtomicU64,
     /// Requests that wait for a serving member now.
     pub(crate) waiting: Gauge,
+    pub(crate) upstreams: Upstreams,
 }
 
 /// The totals at one moment.
@@ -58,6 +96,12 @@ pub struct UpstreamCounts {
     pub budget_exhausted: u64,
     /// Requests that wait for a serving member now.
     pub waiting: usize,
+    /// Attempts to open a connection, by result.
+    pub connects: [(ConnectResult, u64); ConnectResult::ALL.len()],
+    /// Open connections that carry requests.
+    pub active: usize,
+    /// Open connections that wait for requests.
+    pub idle: usize,
 }
 
 impl Counts {
@@ -73,8 +117,31 @@ impl Counts {
         self.budget_exhausted.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn connected(&self, result: ConnectResult) {
+        self.connects[result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the open connections of these pools for as long as they exist.
+    pub(crate) fn watch(&self, pools: &Arc<Pools>) {
+        let mut all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|pools| pools.strong_count() > 0);
+        all.push(Arc::downgrade(pools));
+    }
+
+    /// Open connections: those that carry requests, and those that are idle.
+    fn open(&self) -> (usize, usize) {
+        let all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = all.iter().filter_map(Weak::upgrade).map(|pools| pools.open());
+        open.fold((0, 0), |all, pools| (all.0 + pools.0, all.1 + pools.1))
+    }
+
     pub(crate) fn now(&self) -> UpstreamCounts {
+        let (active, idle) = self.open();
         UpstreamCounts {
+            connects: ConnectResult::ALL
+                .map(|result| (result, self.connects[result as usize].load(Ordering::Relaxed))),
+            active,
+            idle,
             retries: RetryReason::ALL
                 .map(|reason| (reason, self.retries[reason as usize].load(Ordering::Relaxed))),
             ejections: EjectionReason::ALL
@@ -98,7 +165,11 @@ mod tests {
         for (times, reason) in (1..).zip(EjectionReason::ALL) {
             (0..times).for_each(|_| counts.ejected(reason));
         }
+        for (times, result) in (1..).zip(ConnectResult::ALL) {
+            (0..times).for_each(|_| counts.connected(result));
+        }
         let now = counts.now();
+        assert_eq!(now.connects.map(|(_, count)| count), [1, 2, 3, 4, 5]);
         assert_eq!(now.retries.map(|(_, count)| count), [1, 2, 3, 4, 5]);
         assert_eq!(now.ejections.map(|(_, count)| count), [1, 2, 3]);
     }

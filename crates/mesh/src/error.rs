@@ -100,7 +100,7 @@ pub enum MeshError {
         why: crate::head::AnswerError,
     },
     /// Check whether the server speaks HTTP.
-    #[error("the answer from {address} can't be read as HTTP/1.1: {why}")]
+    #[error("the answer from {address} can't be read as HTTP: {why}")]
     Garbage {
         /// Host and port.
         address: String,
@@ -145,6 +145,12 @@ pub enum MeshError {
     /// Give at least one address.
     #[error("there is no address to send the request to")]
     NoAddress,
+    /// Find out why the active checks of all addresses fail.
+    #[error("the checks of every address fail: {why}")]
+    AllDown {
+        /// The addresses and why each fails.
+        why: String,
+    },
 }
 
 /// ` (waited 1.5s)`; empty if the request did not wait.
@@ -254,7 +260,7 @@ impl MeshError {
             Self::Garbage { .. } => (
                 ErrorKind::BadGateway,
                 "bad-answer",
-                "see whether it speaks HTTP/1.1 without TLS at this address",
+                "see whether it speaks HTTP at this address, with TLS if the URL begins with https://",
             ),
             Self::TimedOut { .. } => (
                 ErrorKind::Timeout,
@@ -275,6 +281,9 @@ impl MeshError {
                 (ErrorKind::Internal, "loop-detected", "look for a route that leads back to this gateway")
             }
             Self::Malformed { .. } => (ErrorKind::Invalid, "malformed-request", "change the request"),
+            Self::AllDown { .. } => {
+                (ErrorKind::Unavailable, "no-backend", "`ctl backends` shows the state of each address")
+            }
             Self::NoAddress => (ErrorKind::Internal, "no-address", "give the route an address"),
         }
     }
@@ -349,6 +358,7 @@ mod tests {
             (MeshError::Loop, 508, "loop-detected"),
             (MeshError::Malformed { why: why() }, 400, "malformed-request"),
             (MeshError::NoAddress, 500, "no-address"),
+            (MeshError::AllDown { why: why() }, 503, "no-backend"),
         ] {
             let problem = error.to_problem();
             assert_eq!((problem.status, problem.code()), (status, code), "{error:?}");

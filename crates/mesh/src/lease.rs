@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::address::Outcome;
 use crate::base_url::{BaseUrl, Lease};
+use crate::upstream::Upstream;
 
 /// A shared count of things in progress; dropping an [`Entered`] decrements it.
 #[derive(Debug, Clone, Default)]
@@ -48,16 +49,31 @@ impl Drop for Entered {
 pub(crate) struct InFlight {
     address: Lease,
     _all: Entered,
+    upstream: Option<Arc<Upstream>>,
+    began: Instant,
 }
 
 impl InFlight {
-    pub(crate) fn new(address: &BaseUrl, all: &Gauge) -> Self {
-        Self { address: address.lease(), _all: all.enter() }
+    pub(crate) fn new(address: &BaseUrl, all: &Gauge, upstream: Option<Arc<Upstream>>) -> Self {
+        Self { address: address.lease(), _all: all.enter(), upstream, began: Instant::now() }
+    }
+
+    /// How long it has been in flight.
+    pub(crate) fn took(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Records that the connection broke after the head of the answer. The next failure decides about an ejection.
     pub(crate) fn broke_off(&self) {
         let _reason = self.address.state().record(Outcome::Failed, Duration::ZERO, Instant::now());
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(upstream) = &self.upstream {
+            upstream.durations().observe(self.took());
+        }
     }
 }
 

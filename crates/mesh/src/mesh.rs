@@ -3,6 +3,7 @@
 mod backends;
 mod pick;
 mod refusal;
+mod series;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,6 @@ use cluster::ClusterView;
 use http::header::EXPECT;
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use types::{Problem, ServiceName, Target};
 
 use crate::address::Outcome;
 use crate::attempt::{Attempt, of_failure, of_status};
+use crate::balance::Balance;
 use crate::base_url::BaseUrl;
 use crate::body::MeshBody;
 use crate::budget::Budget;
@@ -33,12 +34,17 @@ use crate::head::{self, Source, is_not_processed, next_hop, owner_epoch, set_hop
 use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
 use crate::options::Options;
+use crate::pool::{Addresses, Pools, Received};
 use crate::retry::{Chances, Decision, Failure, decide, reason, repeat_after};
 use crate::roster::Roster;
 use crate::targets::{Kind, Targets};
+use crate::trail::Trail;
 use crate::upload::{BoxError, Upload};
+use crate::upstream::{RoutePool, Upstream};
 use crate::wire::{Failed, Head, Wire};
 use refusal::{refusal, retry_after, whole};
+
+pub use series::{UpstreamMember, UpstreamSeries};
 
 /// How long a member that left the view may still take to answer.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
@@ -87,12 +93,15 @@ enum Goal<'a> {
         target: Target,
         /// Whether it may be sent again although it may have been acted on.
         may_repeat: bool,
+        balance: Balance<'a>,
     },
     Addresses {
         urls: &'a [BaseUrl],
         may_repeat: bool,
-        /// The share of each; empty for a choice by load.
+        /// The weight of each; empty if they weigh the same.
         weights: &'a [u32],
+        balance: Balance<'a>,
+        pool: Option<&'a RoutePool>,
     },
 }
 
@@ -113,6 +122,8 @@ struct History {
     failed: Option<MeshError>,
     /// The last refusal without processing.
     refusal: Option<Problem>,
+    /// What is counted of requests like this.
+    upstream: Option<Arc<Upstream>>,
 }
 
 /// Detaches a request's body from its attempt on drop, unless the attempt was answered.
@@ -149,10 +160,12 @@ impl Mesh {
         ejecting: Arc<Mutex<()>>,
     ) -> Self {
         let budget = Budget::new(limits.retry_percent, limits.retry_floor, Instant::now());
+        let wire = Wire::new(&limits, &counts);
+        close_retired(&roster, wire.pools());
         Self(Arc::new(Inner {
             roster,
             targets,
-            wire: Wire::new(&limits),
+            wire,
             budget,
             counts,
             ejecting,
@@ -250,13 +263,13 @@ impl Mesh {
         let mut head = Head::new(parts)?;
         head.host = options.host.cloned();
         let limits = options.limits(&self.0.limits);
-        let goal = Goal::Service { service, target, may_repeat };
-        self.0.deliver(&goal, head, &upload, deadline, &limits).await
+        let goal = Goal::Service { service, target, may_repeat, balance: options.balance };
+        self.0.deliver(&goal, head, &upload, deadline, &limits, options.trail).await
     }
 
     /// Sends a request to one of several addresses and streams the answer. Path and query are appended byte for byte,
-    /// and trailers are dropped. The addresses are not trusted: headers reserved for the cluster are removed from their
-    /// answers, and their claim not to have processed a request is ignored.
+    /// and trailers are dropped unless all addresses speak HTTP/2 or TLS. The addresses are not trusted: headers reserved
+    /// for the cluster are removed from their answers, and their claim not to have processed a request is ignored.
     pub async fn send_to_any<B>(
         &self,
         urls: &[BaseUrl],
@@ -281,14 +294,18 @@ impl Mesh {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
-        let upload = Upload::new(body, self.0.limits.replay).without_trailers();
+        let mut upload = Upload::new(body, self.0.limits.replay);
         let deadline = Deadline::of(&parts, Instant::now());
         let may_repeat = parts.method.is_idempotent();
         let mut head = Head::new(parts)?;
         head.host = options.host.cloned();
-        head::without_trailers(&mut head.headers);
-        let goal = Goal::Addresses { urls, may_repeat, weights: options.weights };
-        self.0.deliver(&goal, head, &upload, deadline, &options.limits(&self.0.limits)).await
+        if !urls.iter().all(|url| url.origin().may_be_shared()) {
+            upload = upload.without_trailers();
+            head::without_trailers(&mut head.headers);
+        }
+        let Options { weights, balance, pool, .. } = *options;
+        let goal = Goal::Addresses { urls, may_repeat, weights, balance, pool };
+        self.0.deliver(&goal, head, &upload, deadline, &options.limits(&self.0.limits), options.trail).await
     }
 
     /// Whether a service exists, even without a member, or may exist as far as this node knows.
@@ -317,6 +334,30 @@ fn keep_watching(roster: &Arc<Roster>) {
     });
 }
 
+/// Closes the idle connections to members that drain or left, as soon as the view shows it. Ends with the view's owner or
+/// the pools.
+fn close_retired(roster: &Roster, pools: &Arc<Pools>) {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return;
+    }
+    let (mut changes, pools) = (roster.changes(), Arc::downgrade(pools));
+    TokioExecutor::new().execute(async move {
+        let mut before = Addresses::default();
+        loop {
+            let addresses = Addresses::of(&changes.borrow_and_update());
+            let Some(pools) = pools.upgrade() else { return };
+            if addresses != before {
+                pools.close(&addresses.to_close(&before), addresses.draining());
+                before = addresses;
+            }
+            drop(pools);
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
 impl Inner {
     async fn deliver(
         &self,
@@ -325,6 +366,7 @@ impl Inner {
         upload: &Upload,
         deadline: Option<Deadline>,
         limits: &Limits,
+        trail: Option<&Trail>,
     ) -> Result<Response<MeshBody>, MeshError> {
         next_hop(&head.headers).ok_or(MeshError::Loop)?;
         head::strip(&mut head.headers, Source::Trusted);
@@ -336,20 +378,32 @@ impl Inner {
         self.budget.deposit(Instant::now());
 
         let mut guard = DetachOnDrop(Some(upload));
-        let mut history = History { deadline, ..History::default() };
+        let mut history = History { deadline, upstream: self.upstream(goal), ..History::default() };
         loop {
-            let chosen = self.next_address(goal, &mut history).await?;
+            let chosen = self.next_address(goal, &mut history).await;
+            if let Some(trail) = trail {
+                trail.waited(history.waited);
+            }
+            let chosen = chosen?;
             let url = chosen.url;
+            if let Some(trail) = trail {
+                trail.sent_to(self.member(goal, &url));
+            }
             let attempt = Attempt::new(&url, upload, chosen.is_probe);
             deadline::hand_on(&mut head.headers, history.time_left()?);
-            let in_flight = InFlight::new(&url, &self.in_flight);
+            let in_flight = InFlight::new(&url, &self.in_flight, history.upstream.clone());
             let sent = tokio::select! {
                 biased;
-                sent = self.wire.send(&head, upload, &url, limits) => sent,
+                sent = Trail::follow(trail, self.wire.send(&head, upload, &url, limits, goal.may_repeat())) => sent,
                 () = self.gone(goal, &url) => Err(gone(&url)),
                 () = Deadline::passed(deadline) => Err(too_late(&url)),
             };
             note_connection(&url, sent.as_ref().err());
+            let status = sent.as_ref().ok().map(Response::status);
+            url.state().count(status);
+            if let (Some(trail), Some(status)) = (trail, status) {
+                trail.answered(status, in_flight.took());
+            }
             if let Some(reason) = attempt.end(outcome(goal, &sent)) {
                 self.judge(goal, &url, reason);
             }
@@ -364,6 +418,9 @@ impl Inner {
                 Ok(answer) => {
                     if let Some(pause) = self.repeats(goal, &answer, upload, limits.attempts, &mut history) {
                         drop(in_flight);
+                        if let Some(trail) = trail {
+                            trail.retried(RetryReason::Overloaded);
+                        }
                         debug!(url = %url, status = %answer.status(), ?pause, "a request is refused for now");
                         history.not_before = Some(Instant::now() + pause);
                         history.tried.push(url);
@@ -381,8 +438,11 @@ impl Inner {
             drop(in_flight);
             debug!(url = %url, failure = ?failed.failure, error = %failed.error, "a request failed");
             let chances = self.chances(goal, upload);
-            if !self.may_go_on(failed.failure, chances, limits.attempts, &mut history.attempts) {
+            if !self.may_go_on(failed.failure, chances, limits.attempts, &mut history) {
                 return Err(failed.error);
+            }
+            if let Some(trail) = trail {
+                trail.retried(reason(failed.failure));
             }
             history.tried.push(url);
             history.failed = (failed.failure != Failure::NotProcessed).then_some(failed.error);
@@ -437,7 +497,7 @@ impl Inner {
         &self,
         goal: &Goal<'_>,
         url: &BaseUrl,
-        answer: Response<Incoming>,
+        answer: Response<Received>,
         (in_flight, upload): (InFlight, Upload),
         idle: Duration,
     ) -> Result<Response<MeshBody>, MeshError> {
@@ -462,22 +522,22 @@ impl Inner {
     }
 
     /// Whether the request is sent again after a failure.
-    fn may_go_on(&self, failure: Failure, chances: Chances, most: u32, attempts: &mut u32) -> bool {
+    fn may_go_on(&self, failure: Failure, chances: Chances, most: u32, history: &mut History) -> bool {
         match decide(failure, chances) {
             Decision::Free => {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
                 self.counts.retried(reason(failure));
                 true
             }
-            Decision::Paid => self.pay(reason(failure), most, attempts),
+            Decision::Paid => self.pay(reason(failure), most, history),
             Decision::BodyDropped | Decision::Never => false,
         }
     }
 
     /// Pays for another attempt from the budget, if the request has one left.
-    fn pay(&self, reason: RetryReason, most: u32, attempts: &mut u32) -> bool {
-        *attempts += 1;
-        if *attempts >= most {
+    fn pay(&self, reason: RetryReason, most: u32, history: &mut History) -> bool {
+        history.attempts += 1;
+        if history.attempts >= most {
             return false;
         }
         let may = self.budget.withdraw(Instant::now());
@@ -486,6 +546,9 @@ impl Inner {
             self.counts.retried(reason);
         } else {
             self.counts.budget_was_exhausted();
+            if let Some(upstream) = &history.upstream {
+                upstream.budget_was_exhausted();
+            }
         }
         may
     }
@@ -495,7 +558,7 @@ impl Inner {
     fn repeats(
         &self,
         goal: &Goal<'_>,
-        answer: &Response<Incoming>,
+        answer: &Response<Received>,
         upload: &Upload,
         most: u32,
         history: &mut History,
@@ -504,7 +567,7 @@ impl Inner {
         let pause = repeat_after(answer.status(), retry_after(answer.headers()), chances)?;
         let has_time = history.deadline.is_none_or(|deadline| Instant::now() + pause < deadline.0)
             && history.waited + pause < self.limits.wait;
-        if !has_time || !self.pay(RetryReason::Overloaded, most, &mut history.attempts) {
+        if !has_time || !self.pay(RetryReason::Overloaded, most, history) {
             return None;
         }
         // The connection may have read on in the meantime, beyond what is kept.
@@ -514,7 +577,7 @@ impl Inner {
 }
 
 /// What an attempt says about the address.
-fn outcome(goal: &Goal<'_>, sent: &Result<Response<Incoming>, Failed>) -> Outcome {
+fn outcome(goal: &Goal<'_>, sent: &Result<Response<Received>, Failed>) -> Outcome {
     match sent {
         Ok(answer) if goal.is_member() && is_not_processed(answer) => Outcome::Unrelated,
         Ok(answer) => of_status(answer.status()),
@@ -564,7 +627,18 @@ impl Goal<'_> {
     fn unknown(&self) -> MeshError {
         match *self {
             Self::Service { service, .. } => MeshError::UnknownService { service: service.clone() },
-            Self::Addresses { .. } => MeshError::NoAddress,
+            Self::Addresses { urls: [], .. } => MeshError::NoAddress,
+            Self::Addresses { urls, .. } => {
+                let why = |url: &BaseUrl| Some(format!("{} {}", url.authority(), url.state().why_down()?));
+                MeshError::AllDown { why: urls.iter().filter_map(why).collect::<Vec<_>>().join(", ") }
+            }
+        }
+    }
+
+    /// Whether the request may be acted on twice.
+    fn may_repeat(&self) -> bool {
+        match *self {
+            Self::Service { may_repeat, .. } | Self::Addresses { may_repeat, .. } => may_repeat,
         }
     }
 

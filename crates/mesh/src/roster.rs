@@ -20,6 +20,7 @@ use types::{
 use crate::base_url::BaseUrl;
 use crate::panic::Lost;
 use crate::targets::Kind;
+use crate::upstream::Upstream;
 
 /// How long a role is expected back after its last member has left.
 const RECENT: Duration = Duration::from_secs(10);
@@ -66,6 +67,8 @@ pub(crate) struct Catalog {
     resigned: BTreeMap<ShardRef, (NodeId, String)>,
     /// The members of each service that have disappeared without leaving.
     lost: BTreeMap<ServiceName, Lost<Candidate>>,
+    /// What is counted of the requests to each service.
+    upstreams: BTreeMap<ServiceName, Arc<Upstream>>,
 }
 
 /// A member of a service.
@@ -313,7 +316,10 @@ impl Catalog {
             }
         }
         let (gone_at, view) = (BTreeMap::new(), Some(view.clone()));
-        let mut catalog = Self { services, gone_at, runnable, shards, owners, view, resigned, lost };
+        let upstream = |service: &ServiceName| before.upstreams.get(service).cloned().unwrap_or_default();
+        let upstreams = services.keys().map(|service| (service.clone(), upstream(service))).collect();
+        let mut catalog =
+            Self { services, gone_at, runnable, shards, owners, view, resigned, lost, upstreams };
         catalog.gone_at = catalog.gone(before, now);
         catalog
     }
@@ -339,6 +345,11 @@ impl Catalog {
         let lost = self.lost.get(service).into_iter().flat_map(Lost::members);
         let mut known = self.members(service).iter().chain(lost);
         known.find(|candidate| candidate.node == *node && candidate.url.as_str() == text)
+    }
+
+    /// What is counted of the requests to a service that has members.
+    pub(crate) fn upstream(&self, service: &ServiceName) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(service)
     }
 
     /// The services that have members.

@@ -8,39 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_util::future::{FutureExt, Map};
-use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
-use tower::Service;
-
-type Tcp = hyper_util::rt::TokioIo<tokio::net::TcpStream>;
-type Connecting = <HttpConnector as Service<Uri>>::Future;
-type ConnectError = <HttpConnector as Service<Uri>>::Error;
-
-/// Opens [`Tolerant`] connections.
-#[derive(Debug, Clone)]
-pub(crate) struct TolerantConnector(HttpConnector);
-
-impl TolerantConnector {
-    pub(crate) fn new(connector: HttpConnector) -> Self {
-        Self(connector)
-    }
-}
-
-impl Service<Uri> for TolerantConnector {
-    type Response = Tolerant<Tcp>;
-    type Error = ConnectError;
-    type Future = Map<Connecting, fn(Result<Tcp, ConnectError>) -> Result<Tolerant<Tcp>, ConnectError>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        self.0.call(uri).map(|connected| connected.map(Tolerant::new))
-    }
-}
 
 /// A connection that discards writes after a reset.
 #[derive(Debug)]
@@ -51,7 +19,7 @@ pub(crate) struct Tolerant<T> {
 }
 
 impl<T> Tolerant<T> {
-    fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         Self { inner, is_reset: false }
     }
 
@@ -112,11 +80,5 @@ impl<T: Write + Unpin> Write for Tolerant<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_reset { Poll::Ready(Ok(())) } else { Pin::new(&mut self.inner).poll_shutdown(cx) }
-    }
-}
-
-impl<T: Connection> Connection for Tolerant<T> {
-    fn connected(&self) -> Connected {
-        self.inner.connected()
     }
 }

@@ -155,6 +155,14 @@ impl Upload {
         }
     }
 
+    /// Whether attempts hold the body back at first.
+    pub(crate) fn may_be_held(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Streamed(state) => lock(state).expects,
+        }
+    }
+
     /// Whether the body is held back.
     pub(crate) fn is_held(&self) -> bool {
         match self {
@@ -186,6 +194,18 @@ impl Upload {
             Self::Streamed(state) => {
                 let state = lock(state);
                 state.room.is_some() && state.end != End::Failed
+            }
+        }
+    }
+
+    /// Whether all of the body has been read, so that an answer does not come early.
+    pub(crate) fn is_sent(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streamed(state) => {
+                let state = lock(state);
+                let is_last = state.next >= state.kept.len() && state.source.size_hint().exact() == Some(0);
+                state.end != End::Failed && (state.has_ended() || is_last)
             }
         }
     }

@@ -1,23 +1,19 @@
 //! Sends one request to one address once, over pooled connections, and classifies failures.
 
-use std::error::Error as _;
-use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error as ClientError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, sleep_until};
 
 use crate::base_url::BaseUrl;
+use crate::counts::{Counts, RetryReason};
 use crate::error::MeshError;
 use crate::limits::Limits;
+use crate::pool::{Pools, Received, SendError, Which};
 use crate::retry::Failure;
-use crate::tolerant::TolerantConnector;
 use crate::upload::{AttemptBody, Upload};
 
 /// The largest number of header fields in an answer: hyper's limit.
@@ -26,10 +22,11 @@ pub(crate) const MAX_FIELDS: usize = 100;
 /// How long a body is held back for a server that does not request it (RFC 9110, section 10.1.1).
 const CONTINUE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Pooled connections.
+/// Sends requests over pooled connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    client: Client<TolerantConnector, AttemptBody>,
+    pools: Arc<Pools>,
+    counts: Arc<Counts>,
 }
 
 /// The head of a request, which may be sent several times.
@@ -50,46 +47,41 @@ pub(crate) struct Failed {
 }
 
 impl Wire {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(limits.connect));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(limits.keep_alive)
-            .pool_max_idle_per_host(limits.keep_alive_connections)
-            .set_host(false)
-            .build(TolerantConnector::new(connector));
-        Self { client }
+    pub(crate) fn new(limits: &Limits, counts: &Arc<Counts>) -> Self {
+        Self { pools: Pools::new(limits, counts), counts: Arc::clone(counts) }
     }
 
-    /// Sends a request whose URL is absolute.
+    pub(crate) fn pools(&self) -> &Arc<Pools> {
+        &self.pools
+    }
+
+    /// Sends a request without waiting for a limit.
     pub(crate) async fn request(
         &self,
-        request: Request<AttemptBody>,
-    ) -> Result<Response<Incoming>, ClientError> {
-        self.client.request(request).await
+        head: &Head,
+        upload: &Upload,
+        url: &BaseUrl,
+    ) -> Result<Response<Received>, SendError> {
+        let path = url.below(&head.path).unwrap_or_else(|_| head.path.clone());
+        self.exchange(|| head.request(upload, url, path.clone()), upload, url, false).await
     }
 
-    /// Sends a request to an address and waits for the head of the answer.
+    /// Sends a request to an address and waits for the head of the answer. `may_repeat`: it may be acted on twice.
     pub(crate) async fn send(
         &self,
         head: &Head,
         upload: &Upload,
         url: &BaseUrl,
         limits: &Limits,
-    ) -> Result<Response<Incoming>, Failed> {
-        let mut request = head.request(upload.attempt(), url)?;
-        if upload.is_held() {
-            let upload = upload.clone();
-            hyper::ext::on_informational(&mut request, move |answer| {
-                if answer.status() == StatusCode::CONTINUE {
-                    upload.proceed();
-                }
-            });
-        }
-        let sending = self.client.request(request);
-        let timer = sleep_until(Instant::now() + limits.head);
+        may_repeat: bool,
+    ) -> Result<Response<Received>, Failed> {
+        let path = url.below(&head.path).map_err(|error| Failed {
+            failure: Failure::Aborted,
+            error: MeshError::Malformed { why: error.to_string() },
+        })?;
+        let sending = self.exchange(|| head.request(upload, url, path.clone()), upload, url, may_repeat);
+        let began = Instant::now();
+        let timer = sleep_until(began + limits.head.min(limits.idle));
         let asked_for = sleep_until(Instant::now() + CONTINUE_LIMIT);
         tokio::pin!(sending, timer, asked_for);
         loop {
@@ -99,40 +91,84 @@ impl Wire {
                     let answer = answer.map_err(|error| classify(&error, url, upload))?;
                     return unless_switched(answer, url);
                 }
-                () = &mut asked_for, if upload.is_held() => {
+                () = &mut asked_for, if upload.may_be_held() => {
                     upload.proceed();
+                    // Another connection may hold it back again.
+                    asked_for.as_mut().reset(Instant::now() + CONTINUE_LIMIT);
                     continue;
                 }
                 () = &mut timer => {}
             }
             // A large body may take longer than the limit while it makes progress.
             let progress = upload.progress();
-            match progress.map(|progress| progress.at + limits.head) {
-                Some(deadline) if deadline > Instant::now() => timer.as_mut().reset(deadline),
-                _ => {
-                    let is_stalled = progress.is_some_and(|progress| progress.awaits_client);
-                    return Err(late(is_stalled, url, limits));
-                }
+            let is_stalled = progress.is_some_and(|progress| progress.awaits_client);
+            let limit = if is_stalled { limits.idle } else { limits.head };
+            let deadline = progress.map_or(began, |progress| progress.at.max(began)) + limit;
+            let now = Instant::now();
+            if deadline <= now {
+                return Err(late(is_stalled, url, limits));
             }
+            // From now on it may be the client's turn.
+            timer.as_mut().reset(deadline.min(now + limits.idle));
         }
+    }
+
+    /// Sends a request over an open connection if there is one. If the server closed that in the meantime, the request is
+    /// sent over a new one, unless it may have been acted on and may not be repeated.
+    async fn exchange(
+        &self,
+        request: impl Fn() -> Request<AttemptBody>,
+        upload: &Upload,
+        url: &BaseUrl,
+        may_repeat: bool,
+    ) -> Result<Response<Received>, SendError> {
+        let mut connection = self.pools.lease(url.origin(), Which::Any).await?;
+        let mut sent = connection.send(request(), || upload.is_sent()).await;
+        if let Err(error) = &sent
+            && connection.is_reused()
+            && let Some(reason) = sends_again(error, may_repeat)
+            && upload.can_replay()
+        {
+            self.counts.retried(reason);
+            (connection, sent) = Box::pin(async {
+                let mut connection = self.pools.lease(url.origin(), Which::New).await?;
+                let sent = connection.send(request(), || upload.is_sent()).await;
+                Ok::<_, SendError>((connection, sent))
+            })
+            .await?;
+        }
+        Ok(sent?.map(|incoming| Received::new(incoming, connection)))
+    }
+}
+
+/// Why a request that failed on a connection that carried others before is sent again; `None` if it is not.
+fn sends_again(error: &SendError, may_repeat: bool) -> Option<RetryReason> {
+    match error {
+        SendError::NotSent(_) => Some(RetryReason::Closed),
+        SendError::Sent(_) if may_repeat && error.is_closed() => Some(RetryReason::Reset),
+        SendError::Sent(_) | SendError::Connect(_) => None,
     }
 }
 
 impl Head {
     /// The request to an address. Extensions that the client attached are not forwarded.
-    fn request(&self, body: AttemptBody, url: &BaseUrl) -> Result<Request<AttemptBody>, Failed> {
-        let uri = url.below(&self.path).map_err(|error| Failed {
-            failure: Failure::Aborted,
-            error: MeshError::Malformed { why: error.to_string() },
-        })?;
-        let mut request = Request::new(body);
+    fn request(&self, upload: &Upload, url: &BaseUrl, path: PathAndQuery) -> Request<AttemptBody> {
+        let mut request = Request::new(upload.attempt());
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = uri;
+        *request.uri_mut() = Uri::from(path);
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.headers.clone();
         let host = self.host.as_ref().unwrap_or_else(|| url.host());
         request.headers_mut().insert(http::header::HOST, host.clone());
-        Ok(request)
+        if upload.is_held() {
+            let upload = upload.clone();
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    upload.proceed();
+                }
+            });
+        }
+        request
     }
 
     /// The parts of a request's head that are forwarded.
@@ -154,7 +190,7 @@ impl Head {
 
 fn late(is_stalled: bool, url: &BaseUrl, limits: &Limits) -> Failed {
     if is_stalled {
-        Failed { failure: Failure::Aborted, error: MeshError::BodyStalled { limit: limits.head } }
+        Failed { failure: Failure::Aborted, error: MeshError::BodyStalled { limit: limits.idle } }
     } else {
         Failed {
             failure: Failure::TimedOut,
@@ -164,7 +200,7 @@ fn late(is_stalled: bool, url: &BaseUrl, limits: &Limits) -> Failed {
 }
 
 /// Refuses a protocol switch: the request did not ask for one, so the data that follows has no meaning.
-fn unless_switched(answer: Response<Incoming>, url: &BaseUrl) -> Result<Response<Incoming>, Failed> {
+fn unless_switched(answer: Response<Received>, url: &BaseUrl) -> Result<Response<Received>, Failed> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(answer);
     }
@@ -177,38 +213,25 @@ fn unless_switched(answer: Response<Incoming>, url: &BaseUrl) -> Result<Response
     })
 }
 
-fn classify(error: &ClientError, url: &BaseUrl, upload: &Upload) -> Failed {
+fn classify(error: &SendError, url: &BaseUrl, upload: &Upload) -> Failed {
     let address = url.authority().to_owned();
-    let why = root_cause(error);
+    let why = match error {
+        SendError::Connect(error) => error.to_string(),
+        SendError::NotSent(error) | SendError::Sent(error) => root_cause(error),
+    };
     if upload.is_failed() {
         return Failed { failure: Failure::Aborted, error: MeshError::BodyAborted { why } };
     }
-    let failure = failure_of(error);
-    let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
-    let error = match failure {
-        Failure::Garbage if cause.is_some_and(hyper::Error::is_parse_too_large) => {
-            MeshError::HeadTooLarge { address }
+    let (failure, error) = match error {
+        SendError::Connect(_) => (Failure::NotConnected, MeshError::Unreachable { address, why }),
+        SendError::NotSent(_) => (Failure::NotSent, MeshError::Broken { address, why }),
+        SendError::Sent(error) if error.is_parse_too_large() => {
+            (Failure::Garbage, MeshError::HeadTooLarge { address })
         }
-        Failure::NotConnected => MeshError::Unreachable { address, why },
-        Failure::Garbage => MeshError::Garbage { address, why },
-        _ => MeshError::Broken { address, why },
+        SendError::Sent(error) if error.is_parse() => (Failure::Garbage, MeshError::Garbage { address, why }),
+        SendError::Sent(_) => (Failure::Broken, MeshError::Broken { address, why }),
     };
     Failed { failure, error }
-}
-
-fn failure_of(error: &ClientError) -> Failure {
-    let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
-    if error.is_connect() {
-        Failure::NotConnected
-    } else if error.connect_info().is_none() || cause.is_some_and(hyper::Error::is_canceled) {
-        // The client reports the connection only once it has handed the request to it, and "canceled" is its name for a
-        // request that it took back before anything was written.
-        Failure::NotSent
-    } else if cause.is_some_and(hyper::Error::is_parse) {
-        Failure::Garbage
-    } else {
-        Failure::Broken
-    }
 }
 
 /// The innermost error, as text.
@@ -216,14 +239,8 @@ pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error).last().map_or_else(String::new, ToString::to_string)
 }
 
-/// Whether no process listens at the address.
-pub(crate) fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
-    chain(error)
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-}
-
-fn chain<'a>(
+/// The error and its causes.
+pub(crate) fn chain<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use types::{ErrorKind, Generation, Loopback, NodeId, Role};
 
+use crate::cores::{CoreListener, unavailable};
 use crate::{Claim, Duty, Metrics, ServiceError, TaskFailure, Tasks, bind};
 
 /// What a service receives when it starts.
@@ -101,29 +102,50 @@ impl Context {
         scheme: &str,
         addr: SocketAddr,
     ) -> Result<TcpListener, ServiceError> {
+        self.may_listen(name, scheme, addr)?;
+        let listener = bind(addr).await.map_err(|error| unavailable(name, error))?;
+        let bound =
+            listener.local_addr().map_err(|error| ServiceError::internal("no address").source(error))?;
+        self.publish(name, scheme, bound);
+        Ok(listener)
+    }
+
+    /// The same for a listener that is served on the cores: for services that forward, whose requests cost little. A request
+    /// that computes for long would hold up the other connections of its core; such services use [`listen`](Self::listen).
+    pub fn listen_on_cores(
+        &self,
+        name: &str,
+        scheme: &str,
+        addr: SocketAddr,
+    ) -> Result<CoreListener, ServiceError> {
+        self.may_listen(name, scheme, addr)?;
+        let listener = CoreListener::open(name, addr)?;
+        self.publish(name, scheme, listener.address());
+        Ok(listener)
+    }
+
+    fn may_listen(&self, name: &str, scheme: &str, addr: SocketAddr) -> Result<(), ServiceError> {
         if !is_scheme(scheme) {
             let message = format!("listener `{name}` has `{scheme}` for a URL's scheme");
             let hint =
                 "a scheme is a small letter, then small letters, digits, `+`, `-` and `.`, such as `tcp`";
             return Err(ServiceError::new(ErrorKind::Invalid, message).hint(hint));
         }
-        let exposure = &self.endpoints.exposure;
-        if !exposure.loopback.allows(addr.ip()) {
+        if !self.endpoints.exposure.loopback.allows(addr.ip()) {
             return Err(ServiceError::new(
                 ErrorKind::Invalid,
                 format!("listener `{name}` on {addr} would be open to the network"),
             )
             .hint("use a loopback address, or start the agent with --insecure"));
         }
-        let listener = bind(addr).await.map_err(|error| {
-            ServiceError::unavailable(format!("listener `{name}`")).source(error).hint("choose another port")
-        })?;
-        let port =
-            listener.local_addr().map_err(|error| ServiceError::internal("no address").source(error))?.port();
-        let host = if addr.ip().is_unspecified() { exposure.host.clone() } else { host_of(addr) };
-        let url = format!("{scheme}://{host}:{port}");
+        Ok(())
+    }
+
+    fn publish(&self, name: &str, scheme: &str, bound: SocketAddr) {
+        let exposed = || self.endpoints.exposure.host.clone();
+        let host = if bound.ip().is_unspecified() { exposed() } else { host_of(bound) };
+        let url = format!("{scheme}://{host}:{}", bound.port());
         self.endpoints.urls.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), url);
-        Ok(listener)
     }
 
     /// A context for tests, of the only node of its cluster, and the channel on which failures of its tasks arrive.
@@ -224,13 +246,22 @@ mod tests {
             let listener = cx.listen(scheme, scheme, any).await.unwrap();
             let url = format!("{scheme}://{}", listener.local_addr().unwrap());
             assert_eq!(cx.endpoints.urls()[scheme], url);
+            let error = cx.listen_on_cores("x", scheme, listener.local_addr().unwrap()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            let listener = cx.listen_on_cores(scheme, scheme, any).unwrap();
+            assert_eq!(cx.endpoints.urls()[scheme], format!("{scheme}://{}", listener.address()));
         }
         for scheme in ["", "HTTP", "1a", "http://", "a b", "\u{e4}"] {
             let error = cx.listen("x", scheme, any).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{scheme}");
         }
-        let error = cx.listen("x", "tcp", "0.0.0.0:0".parse().unwrap()).await.unwrap_err();
-        assert!(error.to_string().contains("would be open to the network"), "{error}");
+        let everywhere = "0.0.0.0:0".parse().unwrap();
+        for error in [
+            cx.listen("x", "tcp", everywhere).await.map(drop).unwrap_err(),
+            cx.listen_on_cores("x", "tcp", everywhere).map(drop).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("would be open to the network"), "{error}");
+        }
         assert!(!cx.endpoints.urls().contains_key("x"));
     }
 }

@@ -108,14 +108,19 @@
 //! # }
 //! ```
 
+pub mod access_log;
 pub mod cache;
+pub mod check;
 mod claim;
+pub mod client_addr;
 pub mod conformance;
 mod context;
+mod cores;
 mod detach;
 mod disk_cache;
 mod error;
 pub mod http;
+pub mod http_listener;
 mod memory;
 mod metrics;
 mod net;
@@ -147,21 +152,23 @@ use types::{Reason, ReasonCode, ServiceType, Sharding, Target};
 
 pub use claim::{Claim, ClaimLost, Duty};
 pub use context::{Context, Endpoints, Exposure};
+pub use cores::CoreListener;
 pub use detach::Detach;
 pub use disk_cache::DiskCache;
 pub use error::ServiceError;
 pub use memory::memory_limit;
-pub use metrics::{Counter, Gauge, GaugeGuard, Histogram, Metrics};
+pub use metrics::{COMMON_PREFIX, Counter, Gauge, GaugeGuard, Histogram, Metrics};
 pub use net::{BindError, bind};
 pub use on_end::{BodyEnd, OnEnd, on_end};
 pub use registry::{Registry, RegistryError};
 pub use replicated::{Replicated, StateMachine};
 pub use serve::{
-    AcceptLimits, DrainingListener, InFlight, InFlightGuard, ListenerMeters, Peer, Protocols, ServeLimits,
-    Stop, accept, serve,
+    AcceptLimits, DrainingListener, InFlight, InFlightGuard, ListenerMeters, OnRefused, Peer, Protocols,
+    RefusalReason, RefusedHead, ServeLimits, Stop, accept, serve,
 };
 pub use settings::{
-    NoSettings, SettingsError, SettingsMistake, check_settings, parse_settings, settings_schema,
+    NoSettings, SettingsError, SettingsMistake, absolute_path, check_settings, parse_settings, resolve_path,
+    settings_schema,
 };
 pub use single_flight::{Landed, SingleFlight};
 pub use store::{DataEntry, DataLog, DataLogError, DataLogReader, ObjectStore};
@@ -213,6 +220,11 @@ pub trait Plugin: Send + Sync + 'static {
     /// stays as it is, even if it is wrong. Pure.
     fn resolve_files(&self, settings: &mut serde_json::Value, folder: &Path) {
         let (_, _) = (settings, folder);
+    }
+
+    /// The prefix of the names of its metrics: `coterie_{type}` unless the plugin has a shorter one.
+    fn metrics_prefix(&self) -> String {
+        format!("{COMMON_PREFIX}_{}", self.service_type())
     }
 
     /// Checks settings. Pure: no I/O, no clock, no spawning. `agent validate` calls only this.

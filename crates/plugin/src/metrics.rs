@@ -6,10 +6,13 @@
 //! increments.inc();
 //! ```
 
+mod histogram;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mesh::DurationsRead;
 use prometheus_client::encoding::{
     EncodeCounterValue, EncodeGaugeValue, EncodeMetric, MetricEncoder, NoLabelSet,
 };
@@ -17,10 +20,11 @@ use prometheus_client::metrics::MetricType;
 pub use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 pub use prometheus_client::metrics::gauge::Gauge;
-pub use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::histogram::exponential_buckets;
 use prometheus_client::registry::{Metric, Registry};
-use types::{ServiceName, ServiceType};
+use types::ServiceName;
+
+pub use histogram::Histogram;
 
 /// A set of metrics with a common prefix. Cheap to clone.
 ///
@@ -29,21 +33,30 @@ use types::{ServiceName, ServiceType};
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    prefix: Arc<str>,
 }
 
+/// The prefix of metrics that are not those of one service type.
+pub const COMMON_PREFIX: &str = "coterie";
+
 impl Metrics {
-    /// An empty set. Every name in it gets this prefix, such as `coterie_api_gateway`.
+    /// An empty set. Every name in it gets this prefix, such as `coterie_storage`.
     pub fn new(prefix: &str) -> Self {
-        Self { registry: Arc::new(Mutex::new(Registry::with_prefix(prefix))) }
+        Self { registry: Arc::default(), prefix: prefix.into() }
     }
 
-    /// An empty set for a service: every name gets its type as prefix (`coterie_api_gateway`) and the label `service` with
-    /// its name, so that services of one type can be distinguished and added up.
-    pub fn of_service(service_type: &ServiceType, service: &ServiceName) -> Self {
+    /// An empty set for a service: every name gets the [prefix](crate::Plugin::metrics_prefix) of its type, and the label
+    /// `service` with its name, so that services of one type can be distinguished and added up.
+    pub fn of_service(prefix: &str, service: &ServiceName) -> Self {
         let label = (Cow::Borrowed("service"), Cow::Owned(service.to_string()));
-        let registry =
-            Registry::with_prefix_and_labels(format!("coterie_{service_type}"), [label].into_iter());
-        Self { registry: Arc::new(Mutex::new(registry)) }
+        let registry = Registry::with_labels([label].into_iter());
+        Self { registry: Arc::new(Mutex::new(registry)), prefix: prefix.into() }
+    }
+
+    /// The same set for metrics that services of several types have under one name: `coterie_tls_handshakes`.
+    #[must_use]
+    pub fn common(&self) -> Self {
+        Self { registry: Arc::clone(&self.registry), prefix: COMMON_PREFIX.into() }
     }
 
     /// A number that only grows.
@@ -136,6 +149,19 @@ impl Metrics {
         self.register(name, help, ObservableGauges(read));
     }
 
+    /// Distributions of durations that are kept elsewhere, with one name, each with its labels; `read` is called when the
+    /// metrics are read.
+    pub fn observable_histograms<I>(
+        &self,
+        name: &str,
+        help: &str,
+        read: impl Fn() -> I + Send + Sync + 'static,
+    ) where
+        I: IntoIterator<Item = (Vec<(&'static str, String)>, DurationsRead)> + 'static,
+    {
+        self.register(name, help, ObservableHistograms(read));
+    }
+
     /// Writes the set in the OpenMetrics text format, without the closing line.
     pub fn encode(&self, out: &mut String) -> fmt::Result {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,6 +184,7 @@ impl Metrics {
     }
 
     fn register(&self, name: &str, help: &str, metric: impl Metric) {
+        let name = format!("{}_{name}", self.prefix);
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
     }
 }
@@ -262,6 +289,36 @@ where
     }
 }
 
+struct ObservableHistograms<F>(F);
+
+impl<F> fmt::Debug for ObservableHistograms<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObservableHistograms")
+    }
+}
+
+impl<I, F> EncodeMetric for ObservableHistograms<F>
+where
+    I: IntoIterator<Item = (Vec<(&'static str, String)>, DurationsRead)>,
+    F: Fn() -> I,
+{
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        for (labels, read) in (self.0)() {
+            let mut one = encoder.encode_family(&labels)?;
+            one.encode_histogram::<NoLabelSet>(read.sum, read.count(), &read.buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        (self.0)().into_iter().next().is_none()
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU64;
@@ -285,6 +342,13 @@ mod tests {
         metrics.histograms("waits", "Waits", ("at", &waits), (1.0, 2.0, 2))[1].observe(1.5);
         let skews = || ["b", "c"].map(|peer| (vec![("peer", peer.to_owned())], -0.25));
         metrics.observable_gauges("skew_seconds", "Skew", skews);
+        let durations = || {
+            let mut read = DurationsRead { sum: 1.5, ..DurationsRead::default() };
+            read.buckets[11].1 = 2;
+            [(vec![("to", "a".to_owned())], read)]
+        };
+        metrics.observable_histograms("durations_seconds", "Durations", durations);
+        metrics.common().counter("tls_handshakes", "Handshakes").inc();
         metrics.observable_gauges("nothing", "None of them", || None::<(Vec<_>, u64)>);
         let text = Metrics::encode_all([&metrics]).unwrap();
         for line in [
@@ -303,6 +367,11 @@ mod tests {
             r#"coterie_test_waits_count{at="a"} 0"#,
             r#"coterie_test_skew_seconds{peer="c"} -0.25"#,
             "# HELP coterie_test_skew_seconds Skew.",
+            r#"coterie_test_durations_seconds_bucket{le="0.00025",to="a"} 0"#,
+            r#"coterie_test_durations_seconds_bucket{le="1.0",to="a"} 2"#,
+            r#"coterie_test_durations_seconds_bucket{le="+Inf",to="a"} 2"#,
+            r#"coterie_test_durations_seconds_sum{to="a"} 1.5"#,
+            "coterie_tls_handshakes_total 1",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} in:\n{text}");
         }
@@ -311,8 +380,8 @@ mod tests {
     }
 
     #[test]
-    fn names_contain_the_type_and_a_label_the_name_of_the_service() {
-        let metrics = Metrics::of_service(&"storage".parse().unwrap(), &"sessions".parse().unwrap());
+    fn names_begin_with_the_prefix_of_the_type_and_a_label_names_the_service() {
+        let metrics = Metrics::of_service("coterie_storage", &"sessions".parse().unwrap());
         metrics.counter("openings", "Openings").inc();
         let [get] = metrics.counters("operations", "Operations", "operation", ["get"]);
         get.inc();

@@ -1,9 +1,13 @@
 //! Opens TCP listeners. If the port is in use, the error names the process that has it.
 
+mod per_core;
+
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
+
+pub(crate) use per_core::bind_per_core;
 
 /// A port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -28,20 +32,23 @@ pub enum BindError {
 
 /// Opens a TCP listener.
 pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(addr).await.map_err(|source| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            BindError::InUse { addr, holder: holder_of(addr.port(), listeners::Protocol::TCP) }
-        } else {
-            BindError::Other { addr, source }
-        }
-    })
+    TcpListener::bind(addr).await.map_err(|source| BindError::tcp(addr, source))
 }
 
 impl BindError {
+    /// Why a TCP port could not be opened.
+    fn tcp(addr: SocketAddr, source: io::Error) -> Self {
+        Self::of(addr, source, listeners::Protocol::TCP)
+    }
+
     /// The same for a UDP port.
     pub fn udp(addr: SocketAddr, source: io::Error) -> Self {
+        Self::of(addr, source, listeners::Protocol::UDP)
+    }
+
+    fn of(addr: SocketAddr, source: io::Error, protocol: listeners::Protocol) -> Self {
         if source.kind() == io::ErrorKind::AddrInUse {
-            Self::InUse { addr, holder: holder_of(addr.port(), listeners::Protocol::UDP) }
+            Self::InUse { addr, holder: holder_of(addr.port(), protocol) }
         } else {
             Self::Other { addr, source }
         }

@@ -15,41 +15,44 @@ mod in_flight;
 mod link;
 mod meters;
 mod progress;
+mod refusal;
 mod refused;
+mod slots;
 mod standstill;
+mod waiting;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use futures_util::FutureExt;
-use futures_util::future::FusedFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use mesh::head::{HeadError, is_about_all, refuse};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 use tracing::debug;
 use types::NodeId;
 
-use accept::accept_counted;
+use accept::{Acceptor, accept_on};
 use answer::raw_problem;
 use first_bytes::{Begins, Rewound};
 use hangup::Hangup;
 use link::{Link, Tcp};
 use meters::Spoken;
-use progress::Progress;
+use progress::{Phase, Progress};
+use slots::{Activity, Order, Slot};
+use waiting::Waiting;
 
 use crate::{Tls, TlsSession, proxy_protocol};
 
@@ -57,16 +60,21 @@ pub use accept::{AcceptLimits, Stop, accept};
 pub use draining::DrainingListener;
 pub use in_flight::{InFlight, InFlightGuard};
 pub use meters::ListenerMeters;
+pub use refusal::{OnRefused, RefusalReason, RefusedHead};
 
 /// Limits of a listener.
 #[derive(Debug, Clone)]
 pub struct ServeLimits {
-    /// How long a client may take to send a request's head, and how long a kept-alive connection may be idle.
+    /// How long a client may take to send a request's head: the first one from the begin of its connection, others from their
+    /// first byte.
     pub head_timeout: Duration,
+    /// How long a connection with HTTP/1.1 may be idle between requests.
+    pub keep_alive: Duration,
     /// How long a client may read nothing of an answer that is ready for it. Then its connection is closed and its memory
     /// is freed.
     pub send_timeout: Duration,
-    /// How many connections are open at most; further ones wait in the kernel's queue.
+    /// How many connections are open at most. For one more, the connection that has been idle longest is closed; if none is
+    /// idle, it waits.
     pub connections: usize,
     /// How long running requests may continue after the stop.
     pub grace: Duration,
@@ -82,6 +90,7 @@ impl Default for ServeLimits {
     fn default() -> Self {
         Self {
             head_timeout: Duration::from_secs(20),
+            keep_alive: Duration::from_secs(20),
             send_timeout: Duration::from_secs(60),
             connections: 10_000,
             grace: Duration::from_secs(10),
@@ -89,6 +98,13 @@ impl Default for ServeLimits {
             head_size: 32 * 1024,
             node: None,
         }
+    }
+}
+
+impl ServeLimits {
+    /// Those of a listener that clients from everywhere use: less time for a head, more between requests.
+    pub fn of_service_listener() -> Self {
+        Self { head_timeout: Duration::from_secs(10), keep_alive: Duration::from_secs(60), ..Self::default() }
     }
 }
 
@@ -106,11 +122,20 @@ pub struct Protocols {
     pub proxies: Option<Vec<IpNet>>,
     /// What is counted.
     pub meters: ListenerMeters,
+    /// What is done about requests that are refused for their heads alone.
+    pub on_refused: OnRefused,
 }
 
 impl Default for Protocols {
     fn default() -> Self {
-        Self { http1: true, http2: false, tls: None, proxies: None, meters: ListenerMeters::default() }
+        Self {
+            http1: true,
+            http2: false,
+            tls: None,
+            proxies: None,
+            meters: ListenerMeters::default(),
+            on_refused: OnRefused::default(),
+        }
     }
 }
 
@@ -119,8 +144,6 @@ impl Default for Protocols {
 struct Shared {
     limits: ServeLimits,
     protocols: Protocols,
-    /// Cancelled once no connections are accepted any more.
-    draining: CancellationToken,
 }
 
 /// The other end of a connection.
@@ -131,6 +154,12 @@ struct Client {
 }
 
 impl Client {
+    /// Counts and reports a request that is refused for its head alone.
+    fn refused(&self, refused: RefusedHead<'_>, shared: &Shared) {
+        shared.protocols.meters.refused(refused.reason);
+        shared.protocols.on_refused.call(&RefusedHead { session: self.session.as_ref(), ..refused });
+    }
+
     /// Notes in the head of a request where it comes from.
     fn sign(&self, head: &mut http::request::Parts) {
         head.extensions.insert(Peer(self.peer));
@@ -171,13 +200,39 @@ async fn serve_with<S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let accepting = AcceptLimits { connections: limits.connections, grace: limits.grace };
-    let meters = protocols.meters.clone();
-    let shared = Arc::new(Shared { limits, protocols, draining: stop.accepting.clone() });
-    accept_counted(listener, stop, accepting, &meters, move |stream, peer, stopping| {
-        connection(stream, peer, service.clone(), Arc::clone(&shared), stopping)
+    let shared = Shared::new(limits, protocols);
+    let acceptor = shared.acceptor(1);
+    serve_on(0, listener, service, stop, acceptor, shared).await;
+}
+
+/// The same on one core of a listener.
+async fn serve_on<S>(
+    core: usize,
+    listener: TcpListener,
+    service: S,
+    stop: Stop,
+    acceptor: Acceptor,
+    shared: Arc<Shared>,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    accept_on(core, listener, stop, acceptor, move |stream, peer, stopping, slot| {
+        connection(stream, peer, service.clone(), Arc::clone(&shared), stopping, slot)
     })
     .await;
+}
+
+impl Shared {
+    fn new(limits: ServeLimits, protocols: Protocols) -> Arc<Self> {
+        Arc::new(Self { limits, protocols })
+    }
+
+    /// What accepts connections on this number of cores.
+    fn acceptor(&self, cores: usize) -> Acceptor {
+        let limits = AcceptLimits { connections: self.limits.connections, grace: self.limits.grace };
+        Acceptor::new(limits, cores, self.protocols.meters.clone())
+    }
 }
 
 /// Serves one connection until it ends, or until its client goes away before it has its answer.
@@ -187,10 +242,12 @@ async fn connection<S>(
     service: S,
     shared: Arc<Shared>,
     stopping: CancellationToken,
+    slot: Slot,
 ) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
+    let activity = slot.activity();
     let due = Instant::now() + shared.limits.head_timeout;
     let (mut stream, mut peer) = (stream, peer);
     if let Some(proxies) = &shared.protocols.proxies {
@@ -199,7 +256,7 @@ async fn connection<S>(
             None => return,
             Some(Ok(proxied)) => peer = proxied.map_or(peer, |proxied| proxied.source),
             Some(Err(error)) => {
-                shared.protocols.meters.refused_proxy();
+                shared.protocols.meters.refused(RefusalReason::ProxyProtocol);
                 debug!(%peer, %error, "a connection was refused");
                 return;
             }
@@ -213,7 +270,7 @@ async fn connection<S>(
     let mut client = Client { peer, session: None };
     let Some(tls) = &shared.protocols.tls else {
         if !shared.protocols.http2 {
-            http1(Tcp(Arc::clone(&stream)), Some(stream), None, client, service, &shared, stopping).await;
+            http1(Tcp(Arc::clone(&stream)), Some(stream), due, client, service, &shared, activity).await;
             return;
         }
         let mut tcp = Tcp(Arc::clone(&stream));
@@ -223,14 +280,16 @@ async fn connection<S>(
         match begins {
             // Boxed, because most connections never need its room.
             Begins::Http2 => {
-                Box::pin(http2::serve(transport, due, client, service, shared, stopping)).await;
+                Box::pin(http2::serve(transport, due, client, service, shared, activity)).await;
             }
             Begins::Other if !shared.protocols.http1 => {
                 debug!(%peer, "a client speaks HTTP/1 to a listener for HTTP/2");
-                write_refusal(transport, &raw_problem(&refused::http_1(), &shared.limits, false)).await;
+                let problem = refused::http_1();
+                client.refused(RefusedHead::raw(b"", peer, &problem), &shared);
+                write_refusal(transport, &raw_problem(&problem, &shared.limits, false)).await;
             }
             Begins::Other => {
-                http1(transport, Some(stream), Some(due), client, service, &shared, stopping).await;
+                http1(transport, Some(stream), due, client, service, &shared, activity).await;
             }
         }
         return;
@@ -240,9 +299,9 @@ async fn connection<S>(
     let is_http2 = transport.get_ref().1.alpn_protocol() == Some(b"h2") || !shared.protocols.http1;
     client.session = Some(session);
     if is_http2 {
-        Box::pin(http2::serve(transport, due, client, service, shared, stopping)).await;
+        Box::pin(http2::serve(transport, due, client, service, shared, activity)).await;
     } else {
-        Box::pin(http1(transport, None, Some(due), client, service, &shared, stopping)).await;
+        Box::pin(http1(transport, None, due, client, service, &shared, activity)).await;
     }
 }
 
@@ -260,12 +319,15 @@ async fn handshake(
     let meters = &shared.protocols.meters;
     if first[0].is_ascii_alphabetic() {
         debug!(%peer, "a client speaks plain HTTP to a listener with TLS");
-        meters.handshake(false);
-        write_refusal(Tcp(stream), &raw_problem(&refused::plain_http(), &shared.limits, false)).await;
+        meters.handshake(None);
+        let problem = refused::plain_http();
+        let client = Client { peer, session: None };
+        client.refused(RefusedHead::raw(b"", peer, &problem), shared);
+        write_refusal(Tcp(stream), &raw_problem(&problem, &shared.limits, false)).await;
         return None;
     }
     let shaken = tls.accept(Tcp(stream)).await;
-    meters.handshake(shaken.is_ok());
+    meters.handshake(shaken.as_ref().ok().map(|(_, session)| session.version));
     match shaken {
         Ok(shaken) => Some(shaken),
         Err(error) => {
@@ -289,11 +351,11 @@ enum Ended {
 async fn http1<T, S>(
     transport: T,
     hangup: Option<Arc<TcpStream>>,
-    due: Option<Instant>,
+    due: Instant,
     client: Client,
     service: S,
     shared: &Arc<Shared>,
-    stopping: CancellationToken,
+    activity: Activity,
 ) where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -301,45 +363,52 @@ async fn http1<T, S>(
 {
     let _open = shared.protocols.meters.opened(Spoken::Http1);
     let (limits, peer) = (&shared.limits, client.peer);
-    let progress = Progress::default();
+    let progress = Progress::new(activity.clone());
     let mut transport = TimeoutWriter::new(transport);
     transport.set_timeout(Some(limits.send_timeout));
-    let link = Link::new(Box::pin(transport), progress.clone(), limits.clone(), stopping.clone());
+    let of = (client.clone(), Arc::clone(shared));
+    let link = Link::new(Box::pin(transport), progress.clone(), of);
     let mut connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
+        .keep_alive(!activity.has(Order::Last))
         .half_close(hangup.is_some())
         .max_headers(limits.fields)
         .max_header_size(limits.head_size)
-        .header_read_timeout(limits.head_timeout)
+        // `Waiting` sees to that, with one timer for all requests of a connection.
+        .header_read_timeout(None)
         .serve_connection(
             TokioIo::new(link),
-            with_refusals(service, client, progress.clone(), Arc::clone(shared)),
+            with_refusals(service, client.clone(), progress.clone(), Arc::clone(shared)),
         );
     let mut hangup = hangup.map(|stream| Hangup::new(stream, progress.clone()));
-    let mut due = due.map(|due| Box::pin(sleep_until(due)));
-    let ended = {
-        let mut stopped = pin!(stopping.cancelled_owned().fuse());
-        poll_fn(|cx| {
-            let mut connection = Pin::new(&mut connection);
-            if !stopped.is_terminated() && stopped.as_mut().poll(cx).is_ready() {
-                connection.as_mut().graceful_shutdown();
-            }
+    let mut waiting = Waiting::new(due);
+    let mut is_closing = false;
+    let ended = poll_fn(|cx| {
+        activity.watch(cx);
+        let mut connection = Pin::new(&mut connection);
+        if !is_closing && activity.has(Order::Stop) {
+            is_closing = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Ended::Served(ended));
+        }
+        // Only now: a request may have arrived since the connection was chosen to make room.
+        if !is_closing && activity.makes_room() {
+            is_closing = true;
+            connection.as_mut().graceful_shutdown();
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Ended::Served(ended));
             }
-            if due.is_some() && progress.has_begun() {
-                due = None;
-            }
-            if due.as_mut().is_some_and(|due| due.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(Ended::NoHead);
-            }
-            match &mut hangup {
-                Some(hangup) => hangup.poll(cx).map(|()| Ended::Left),
-                None => Poll::Pending,
-            }
-        })
-        .await
-    };
+        }
+        if waiting.poll(cx, &progress, limits).is_ready() {
+            return Poll::Ready(Ended::NoHead);
+        }
+        match &mut hangup {
+            Some(hangup) => hangup.poll(cx).map(|()| Ended::Left),
+            None => Poll::Pending,
+        }
+    })
+    .await;
     // The parser answers nothing in these cases.
     let problem = match ended {
         Ended::Left => {
@@ -348,15 +417,14 @@ async fn http1<T, S>(
         }
         Ended::Served(Ok(())) => return,
         Ended::Served(Err(error)) if error.is_parse_version_h2() => refused::http_2(),
-        Ended::Served(Err(error)) if !error.is_timeout() => {
+        Ended::Served(Err(error)) => {
             debug!(%peer, %error, "a connection ended early");
             return;
         }
-        Ended::NoHead | Ended::Served(Err(_)) if !progress.is_busy() && !progress.head().is_empty() => {
-            refused::slow_head(limits)
-        }
-        Ended::NoHead | Ended::Served(Err(_)) => return,
+        Ended::NoHead if progress.phase() == Phase::Head => refused::slow_head(limits),
+        Ended::NoHead => return,
     };
+    client.refused(RefusedHead::raw(&progress.head(), peer, &problem), shared);
     let transport = connection.into_parts().io.into_inner().into_inner();
     write_refusal(transport, &raw_problem(&problem, limits, false)).await;
 }
@@ -394,12 +462,11 @@ where
 {
     hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut head, body) = request.into_parts();
-        let meters = &shared.protocols.meters;
-        meters.requested();
         let fragment = progress.began(&head, !body.is_end_stream());
         let own = match (fragment.map(HeadError::Fragment), refuse(&head)) {
             (Some(error), _) | (None, Err(error)) => {
-                meters.refused();
+                let problem = error.to_problem();
+                client.refused(RefusedHead::parsed(&head, client.peer, &problem), &shared);
                 Some(answer::refuse(&error, &shared.limits))
             }
             (None, Ok(())) => is_about_all(&head).then(answer::options),
@@ -482,3 +549,6 @@ mod tests {
         timeout(LONG, serving.join_next()).await.unwrap().unwrap().unwrap();
     }
 }
+
+#[cfg(test)]
+mod slow_tests;

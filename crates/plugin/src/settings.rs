@@ -1,9 +1,12 @@
 //! Settings of a service type: typed, with defaults, and closed to unknown keys.
 
+mod files;
 mod words;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+pub use files::{absolute_path, resolve_path};
 
 /// How many mistakes in one service's settings are reported at most.
 const MOST: usize = 50;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,6 +18,8 @@ pub struct Tasks {
     tracker: TaskTracker,
     abort: CancellationToken,
     failures: mpsc::UnboundedSender<TaskFailure>,
+    /// The runtime of the owner. Its tasks run there, wherever they are spawned.
+    runtime: Option<Handle>,
 }
 
 /// A task that ended with an error or a panic.
@@ -32,10 +35,12 @@ impl Tasks {
     /// The tasks of an owner, and the channel on which their failures arrive.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<TaskFailure>) {
         let (failures, receiver) = mpsc::unbounded_channel();
-        (Self { tracker: TaskTracker::new(), abort: CancellationToken::new(), failures }, receiver)
+        let (tracker, abort) = (TaskTracker::new(), CancellationToken::new());
+        (Self { tracker, abort, failures, runtime: Handle::try_current().ok() }, receiver)
     }
 
-    /// Runs a future in the background. An error or a panic is reported to the owner.
+    /// Runs a future in the background, on the runtime in which [`new`](Self::new) was called. An error or a panic is reported
+    /// to the owner.
     pub fn spawn<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = Result<(), ServiceError>> + Send + 'static,
@@ -59,7 +64,11 @@ impl Tasks {
                 () = abort.cancelled() => warn!(task = name, "a task did not end in time and was aborted"),
             }
         };
-        self.tracker.spawn(bounded.instrument(info_span!("task", name)));
+        let task = bounded.instrument(info_span!("task", name));
+        match &self.runtime {
+            Some(runtime) => self.tracker.spawn_on(task, runtime),
+            None => self.tracker.spawn(task),
+        };
     }
 
     /// Waits until every task has ended. Tasks end by watching their owner's cancellation token.
@@ -95,6 +104,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cores::Cores;
 
     #[tokio::test]
     async fn a_panic_is_reported_with_the_name_of_its_task() {
@@ -104,6 +114,22 @@ mod tests {
         let failure = failures.recv().await.unwrap();
         assert_eq!(failure.task, "doomed");
         assert_eq!(failure.reason, "panicked: out of luck");
+    }
+
+    #[tokio::test]
+    async fn what_a_core_spawns_for_a_service_runs_on_the_shared_runtime() {
+        let (tasks, _failures) = Tasks::new();
+        let (_own, cores) = Cores::of_test(1);
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let from_core = tasks.clone();
+        let spawning = cores[0].handle.spawn(async move {
+            from_core.spawn("elsewhere", async move {
+                let _ = sender.send(mesh::core::current());
+                Ok(())
+            });
+        });
+        spawning.await.unwrap();
+        assert_eq!(receiver.await.unwrap(), None);
     }
 
     #[tokio::test]

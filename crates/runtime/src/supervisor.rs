@@ -20,8 +20,8 @@ use std::time::Duration;
 use cluster::Cluster;
 use mesh::Mesh;
 use plugin::{
-    Claim, Context, Counter, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry, RegistryError,
-    ServiceError,
+    COMMON_PREFIX, Claim, Context, Counter, Duty, Endpoints, Exposure, Health, Metrics, Prepared, Registry,
+    RegistryError, ServiceError,
 };
 use store::OpenError;
 use tokio::sync::{mpsc, watch};
@@ -385,9 +385,13 @@ impl Supervisor {
             objects_are_remote = store.is_remote();
         }
         let shards = self.assigned.terms.as_ref().and_then(|terms| terms.shards);
-        let metrics = match (role.service(), &self.assigned.terms) {
-            (Some(service), Some(terms)) => Metrics::of_service(&terms.service_type, service),
-            _ => Metrics::new("coterie"),
+        let plugin = self.assigned.terms.as_ref().and_then(|terms| {
+            let plugin = self.tools.registry.plugin(&terms.service_type)?;
+            Some((role.service()?, plugin.metrics_prefix()))
+        });
+        let metrics = match plugin {
+            Some((service, prefix)) => Metrics::of_service(&prefix, service),
+            None => Metrics::new(COMMON_PREFIX),
         };
         let context = |tasks, shutdown| Context {
             node: self.tools.node.clone(),

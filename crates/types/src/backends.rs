@@ -48,8 +48,8 @@ pub struct Backend {
     /// The estimated response time in milliseconds; absent before the first answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate_ms: Option<f64>,
-    /// Its share of the requests relative to the others.
-    pub weight: u32,
+    /// Its share of the requests relative to the others now: less in slow start, and 0 while it gets none.
+    pub weight: f64,
 }
 
 /// Whether a backend gets requests.
@@ -62,6 +62,8 @@ pub enum BackendState {
     SlowStart,
     /// No connection to it could be opened. It gets requests again after a moment.
     Unreachable,
+    /// Its active checks fail.
+    Down,
     /// It failed too often. After `until_ms` a single request finds out whether it works again.
     Ejected,
     /// It ends its role and gets no new requests.
@@ -72,8 +74,15 @@ pub enum BackendState {
 
 impl BackendState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Serving, Self::SlowStart, Self::Unreachable, Self::Ejected, Self::Draining, Self::NotServing];
+    pub const ALL: [Self; 7] = [
+        Self::Serving,
+        Self::SlowStart,
+        Self::Unreachable,
+        Self::Down,
+        Self::Ejected,
+        Self::Draining,
+        Self::NotServing,
+    ];
 
     /// The state as in JSON.
     pub const fn as_str(self) -> &'static str {
@@ -81,6 +90,7 @@ impl BackendState {
             Self::Serving => "serving",
             Self::SlowStart => "slow_start",
             Self::Unreachable => "unreachable",
+            Self::Down => "down",
             Self::Ejected => "ejected",
             Self::Draining => "draining",
             Self::NotServing => "not_serving",

@@ -47,6 +47,21 @@ impl KeyHash {
         Self::of(tag.filter(|tag| !tag.is_empty()).unwrap_or(key))
     }
 
+    /// How much the key prefers a node of this name and weight, in weighted rendezvous hashing (Thaler and Ravishankar, 1998;
+    /// Schindelhauer and Schomaker, 2005): of several nodes it prefers the one with the highest value. A node that comes or
+    /// goes changes the preferred node of its own share of the keys only.
+    pub fn preference(self, node: Self, weight: f64) -> f64 {
+        // The finalizer of MurmurHash3: both hashes are random already, so one round makes their combination so.
+        let mut mixed = self.0 ^ node.0.rotate_left(32);
+        for factor in [0xff51_afd7_ed55_8ccd_u64, 0xc4ce_b9fe_1a85_ec53] {
+            mixed = (mixed ^ (mixed >> 33)).wrapping_mul(factor);
+        }
+        mixed ^= mixed >> 33;
+        #[expect(clippy::cast_precision_loss, reason = "53 bits of the hash are kept")]
+        let unit = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+        -weight / unit.ln()
+    }
+
     /// The key's shard, of `shards`: the hash, scaled down to that number.
     pub fn shard(self, shards: NonZeroU32) -> ShardId {
         let scaled = (u128::from(self.0) * u128::from(shards.get())) >> 64;

@@ -1,174 +1,157 @@
-//! The access log: a line for each request, written when its exchange ends.
+//! What the gateway logs: a line for each request, written when its exchange ends. The machinery is `plugin`'s.
 //!
-//! Requests hand their lines to a bounded queue, and one task writes them, so logging never delays a request: lines that
-//! do not fit into the queue are dropped and counted. Lines never contain credentials: neither `Authorization` nor
-//! `Cookie`.
+//! Lines never contain credentials: neither `Authorization` nor `Cookie`, nor keys.
 
-mod exchange;
 mod line;
-mod sink;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::request::Parts;
-use plugin::{Context, Health};
-use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
-use types::ReasonCode;
+use axum::body::Body;
+use http::header::{HOST, HeaderName, HeaderValue, REFERER, USER_AGENT};
+use http::uri::Authority;
+use http::{HeaderMap, Request, StatusCode};
+use mesh::{Traced, Trail};
+use plugin::access_log::{AccessLog, QueryLog};
+use plugin::client_addr::client_addr;
+use plugin::{Peer, RefusedHead, TlsSession};
+use types::ServiceName;
 
-use crate::settings::AccessLogPlan;
-use sink::Sink;
+use crate::listeners::Arrival;
+use crate::reason::{Reason, of_code};
+use crate::table::Way;
+use crate::trace::TraceId;
+use line::Line;
 
-pub(crate) use exchange::Exchange;
-
-/// Lines can't be written.
-const UNWRITABLE: ReasonCode = ReasonCode::new("access-log-unwritable");
-
-/// How many lines may wait.
-const QUEUE: usize = 16 * 1024;
-/// How many lines are written at once.
-const BATCH: usize = 1024;
-/// How often dropped lines are reported at most.
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the log is written after the shutdown of a service that is not stopped.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// The access log of a gateway. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct AccessLog(Arc<Shared>);
-
+/// A request, as far as the log shows it.
 #[derive(Debug)]
-struct Shared {
-    plan: AccessLogPlan,
-    lines: mpsc::Sender<Vec<u8>>,
-    dropped: AtomicU64,
-    is_failing: AtomicBool,
-    /// Cancelled once no further lines come.
-    closing: CancellationToken,
-    /// Cancelled once all lines are written.
-    closed: CancellationToken,
+pub(crate) struct Logged {
+    log: AccessLog,
+    line: Line,
+    trail: Trail,
+    /// How long it waited for a place on its route.
+    waited: Duration,
 }
 
-/// What the gateway notes for the log while it serves a request.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    route: OnceLock<String>,
-    service: OnceLock<String>,
+impl Logged {
+    /// A request that has arrived, if lines are wanted.
+    pub(crate) fn begin(log: &AccessLog, arrival: &Arrival, request: &Request<Body>) -> Option<Box<Self>> {
+        if !log.is_on() {
+            return None;
+        }
+        let extensions = request.extensions();
+        let peer = extensions.get::<Peer>().map(|peer| peer.0);
+        let session = extensions.get::<TlsSession>();
+        let target = match (request.uri().path_and_query(), log.query()) {
+            (Some(target), QueryLog::Keep) => target.as_str(),
+            _ => request.uri().path(),
+        };
+        let headers = request.headers();
+        let host = request.uri().authority().map(Authority::as_str);
+        let host = host.or_else(|| headers.get(HOST)?.to_str().ok());
+        let line = Line {
+            time: SystemTime::now(),
+            listener: arrival.listener.clone(),
+            client: client_addr(peer.map(|peer| peer.ip()), headers, &arrival.trust),
+            peer,
+            protocol: format!("{:?}", request.version()),
+            tls_version: session.map(|session| session.version),
+            sni: session.and_then(|session| session.server_name.clone()),
+            method: request.method().to_string(),
+            host: host.map(ToOwned::to_owned),
+            path: target.to_owned(),
+            user_agent: text(headers, USER_AGENT),
+            referer: text(headers, REFERER),
+            ..Line::default()
+        };
+        Some(Box::new(Self { log: log.clone(), line, trail: Trail::default(), waited: Duration::ZERO }))
+    }
+
+    /// The ids of the request, and of its trace.
+    pub(crate) fn ids(&mut self, id: &HeaderValue, trace: TraceId) {
+        self.line.request_id = id.to_str().ok().map(ToOwned::to_owned);
+        self.line.trace_id = Some(trace);
+    }
+
+    pub(crate) fn route(&mut self, way: &Way) {
+        self.line.route = Some(way.label.clone());
+    }
+
+    pub(crate) fn service(&mut self, service: &ServiceName) {
+        self.line.service = Some(service.to_string());
+    }
+
+    /// It waited for a place on its route.
+    pub(crate) fn waited(&mut self, waited: Duration) {
+        self.waited = waited;
+    }
+
+    /// Where the mesh notes what happens to it.
+    pub(crate) fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    /// Appends the line.
+    pub(crate) fn write(mut self: Box<Self>, end: &End) {
+        let Traced { member, attempts, retry_reason, queued, connect, first_byte, status } =
+            self.trail.read();
+        let line = &mut self.line;
+        line.status = Some(end.status);
+        (line.bytes_in, line.bytes_out) = (end.received, end.sent);
+        line.duration = end.took;
+        let queued = queued.unwrap_or_default() + self.waited;
+        line.queued = (!queued.is_zero()).then_some(queued);
+        (line.connect, line.first_byte) = (connect, first_byte);
+        (line.member, line.upstream_status) = (member, status);
+        line.attempts = attempts;
+        line.retry_reason = retry_reason.map(mesh::RetryReason::as_str);
+        line.reason.clone_from(&end.reason);
+        let format = self.log.format();
+        self.log.append(|out| line.write(format, out));
+    }
 }
 
-impl Notes {
-    /// Notes the route of a request, if it is logged.
-    pub(crate) fn route(head: &Parts, route: &str) {
-        if let Some(notes) = head.extensions.get::<Arc<Self>>() {
-            let _ = notes.route.set(route.to_owned());
-        }
-    }
-
-    /// Notes the service of a request, if it is logged.
-    pub(crate) fn service(head: &Parts, service: &str) {
-        if let Some(notes) = head.extensions.get::<Arc<Self>>() {
-            let _ = notes.service.set(service.to_owned());
-        }
-    }
+/// How an exchange ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) status: StatusCode,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) took: Duration,
+    pub(crate) reason: Option<Reason>,
 }
 
-impl AccessLog {
-    /// Starts the task that writes. A file that can't be opened is tried again; that is no reason to refuse requests.
-    pub(crate) fn start(cx: &Context, plan: AccessLogPlan) -> Self {
-        let (lines, queue) = mpsc::channel(QUEUE);
-        let log = Self(Arc::new(Shared {
-            plan,
-            lines,
-            dropped: AtomicU64::new(0),
-            is_failing: AtomicBool::new(false),
-            closing: CancellationToken::new(),
-            closed: CancellationToken::new(),
-        }));
-        let shared = Arc::clone(&log.0);
-        let help =
-            "Lines of the access log that were dropped: the queue was full, or they could not be written";
-        cx.metrics
-            .observable_counter("access_log_dropped", help, move || shared.dropped.load(Ordering::Relaxed));
-        let (shared, shutdown) = (Arc::clone(&log.0), cx.shutdown.clone());
-        cx.tasks.spawn("access log", async move {
-            let _closed = shared.closed.clone().drop_guard();
-            write(&shared, queue, shutdown).await;
-            Ok(())
-        });
-        log
+/// Logs a request that the listener refused for its head alone.
+pub(crate) fn refused(log: &AccessLog, arrival: &Arrival, refused: &RefusedHead<'_>) {
+    if !log.is_on() {
+        return;
     }
-
-    /// Hands a line over. Never waits.
-    fn log(&self, line: Vec<u8>) {
-        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.0.lines.try_send(line) {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// `Degraded` while lines can't be written.
-    pub(crate) fn health(&self) -> Health {
-        if !self.0.is_failing.load(Ordering::Relaxed) {
-            return Health::Ready;
-        }
-        let file = self.0.plan.file.as_deref().map(|path| path.display().to_string());
-        let text = format!("the access log can't be written to {}", file.as_deref().unwrap_or("stdout"));
-        Health::degraded(UNWRITABLE, text)
-    }
-
-    /// Writes what is queued. Call it after the last request. Idempotent.
-    pub(crate) async fn stop(&self) {
-        self.0.closing.cancel();
-        self.0.closed.cancelled().await;
-    }
-}
-
-/// Writes lines until the log is closed, then those that are queued.
-async fn write(shared: &Shared, mut queue: mpsc::Receiver<Vec<u8>>, shutdown: CancellationToken) {
-    let mut sink = Sink::new(shared.plan.file.clone());
-    let mut reporter = Reporter { reported: 0, next: Instant::now() };
-    let abandoned = async {
-        shutdown.cancelled().await;
-        sleep(GRACE).await;
+    let path = match log.query() {
+        QueryLog::Keep => refused.target.as_str(),
+        QueryLog::Omit => refused.target.split(['?', '#']).next().unwrap_or_default(),
     };
-    let mut abandoned = std::pin::pin!(abandoned);
-    loop {
-        let mut lines = Vec::new();
-        tokio::select! {
-            biased;
-            () = shared.closing.cancelled() => queue.close(),
-            () = &mut abandoned => shared.closing.cancel(),
-            _ = queue.recv_many(&mut lines, BATCH) => {}
-        }
-        if lines.is_empty() && queue.recv_many(&mut lines, BATCH).await == 0 {
-            break;
-        }
-        let count = lines.len() as u64;
-        let written = sink.write(lines.concat()).await;
-        shared.is_failing.store(written.is_err(), Ordering::Relaxed);
-        if written.is_err() {
-            shared.dropped.fetch_add(count, Ordering::Relaxed);
-        }
-        reporter.report(shared.dropped.load(Ordering::Relaxed), written.err());
-    }
+    let none = HeaderMap::new();
+    let headers = refused.headers.unwrap_or(&none);
+    let line = Line {
+        time: SystemTime::now(),
+        listener: arrival.listener.clone(),
+        client: client_addr(Some(refused.peer.ip()), headers, &arrival.trust),
+        peer: Some(refused.peer),
+        protocol: refused.protocol.clone(),
+        tls_version: refused.session.map(|session| session.version),
+        sni: refused.session.and_then(|session| session.server_name.clone()),
+        method: refused.method.clone(),
+        host: text(headers, HOST),
+        path: path.to_owned(),
+        status: StatusCode::from_u16(refused.problem.status).ok(),
+        reason: Some(of_code(refused.problem.code())),
+        user_agent: text(headers, USER_AGENT),
+        referer: text(headers, REFERER),
+        ..Line::default()
+    };
+    let format = log.format();
+    log.append(|out| line.write(format, out));
 }
 
-/// Reports dropped lines, not too often.
-struct Reporter {
-    reported: u64,
-    next: Instant,
-}
-
-impl Reporter {
-    fn report(&mut self, dropped: u64, error: Option<std::io::Error>) {
-        if dropped > self.reported && Instant::now() >= self.next {
-            let lines = dropped - self.reported;
-            let error = error.map(|error| error.to_string());
-            warn!(lines, error, "lines of the access log were dropped");
-            (self.reported, self.next) = (dropped, Instant::now() + REPORT_INTERVAL);
-        }
-    }
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }

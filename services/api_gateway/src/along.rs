@@ -11,11 +11,11 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body::Body;
 use mesh::head::{self, DotSegments, no_dot_segments};
 use mesh::{MeshError, Options};
+use plugin::client_addr::client_addr;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use types::{ErrorKind, Problem};
 
-use crate::client_addr::client_addr;
 use crate::gateway::{Call, Gateway, Refused, cut, no_literal_dots};
 use crate::keys::KeyError;
 use crate::path::{has_encoded_slash, joined};
@@ -47,7 +47,8 @@ impl Gateway {
         }
         self.check_rate(way, &parts, call)?;
         if let Some((places, _)) = &way.places {
-            ticket.hold(self.place(way, places, deadline).await?);
+            let since = Instant::now();
+            ticket.hold(self.place(way, places, deadline).await?, since);
         }
         let too_large = || too_large(way);
         if way.body.is_some_and(|limit| body.size_hint().lower() > limit) {
@@ -70,14 +71,14 @@ impl Gateway {
             }
             (Target::Service(..) | Target::Addresses { .. }, Some(limit)) if !body.is_end_stream() => {
                 let (body, exceeded) = LimitedBody::new(body, limit);
-                let sent = self.send(way, matched, parts, body, call, deadline).await;
+                let sent = self.send(way, matched, parts, body, call, (deadline, ticket)).await;
                 if exceeded.is_true() {
                     return Err(too_large().into());
                 }
                 sent?
             }
             (Target::Service(..) | Target::Addresses { .. }, _) => {
-                self.send(way, matched, parts, body, call, deadline).await?
+                self.send(way, matched, parts, body, call, (deadline, ticket)).await?
             }
         };
         way.response_headers.apply(answer.headers_mut());
@@ -92,7 +93,7 @@ impl Gateway {
         mut parts: Parts,
         body: B,
         call: &Call<'_>,
-        deadline: Option<(Instant, Duration)>,
+        (deadline, ticket): (Option<(Instant, Duration)>, &mut Ticket),
     ) -> Result<Response<RouteBody>, Refused>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -105,10 +106,13 @@ impl Gateway {
                     guard.check(&parts)?;
                 }
                 head::strip_browser(&mut parts.headers);
+                ticket.service(&service);
                 Some(service)
             }
             Target::Addresses { .. } | Target::Redirect(_) | Target::Answer { .. } => None,
         };
+        let client = || client_addr(call.peer, &parts.headers, Self::trust_of(&parts));
+        let (balance, cookie) = way.choice.of_request(client, &parts.headers, call.scheme);
         let stripped = match &way.rewrite {
             Rewrite::Keep => "",
             Rewrite::Strip => {
@@ -125,10 +129,14 @@ impl Gateway {
         way.request_headers.apply(&mut parts.headers);
         head::add(&mut parts.headers, &call.added(stripped));
         let request = Request::from_parts(parts, body);
+        let trail = ticket.trail();
         let mut options = Options {
+            trail: trail.as_ref(),
+            pool: self.traffic.pool(way.place),
             head: way.timeouts.answer,
             idle: way.timeouts.idle,
             attempts: way.attempts,
+            balance,
             ..Options::default()
         };
         let sent = async {
@@ -144,13 +152,17 @@ impl Gateway {
                 }
             }
         };
-        match deadline {
+        let mut answer = match deadline {
             None => self.forwarded(sent.await, None),
             Some((at, total)) => match tokio::time::timeout_at(at, sent).await {
                 Ok(sent) => self.forwarded(sent, deadline),
                 Err(_elapsed) => Err(too_slow(way, total).into()),
             },
+        }?;
+        if let Some(cookie) = cookie {
+            cookie.set(answer.headers_mut());
         }
+        Ok(answer)
     }
 
     /// Refuses a request beyond the rate of its route.
@@ -159,7 +171,7 @@ impl Gateway {
         let joined;
         let key = match rate.by() {
             By::Route => Key::All,
-            By::Client => Key::of_client(client_addr(call.peer, &parts.headers, self.trust_of(parts))),
+            By::Client => Key::of_client(client_addr(call.peer, &parts.headers, Self::trust_of(parts))),
             By::Header(name) => {
                 let mut values = parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
                 match (values.next(), values.next()) {

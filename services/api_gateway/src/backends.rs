@@ -2,9 +2,8 @@
 
 use axum::response::Response;
 use http::Method;
-use plugin::Metrics;
 use plugin::http::{json, method_not_allowed};
-use types::backends::{BackendPool, BackendState, Backends};
+use types::backends::{BackendPool, Backends};
 
 use crate::gateway::Gateway;
 use crate::table::{Target, Way};
@@ -33,22 +32,6 @@ impl Gateway {
         };
         self.table.ways().iter().filter_map(pool).collect()
     }
-
-    /// The number of ejected addresses of routes.
-    pub(crate) fn ejected_addresses(&self) -> u64 {
-        let pools = self.route_backends();
-        let backends = pools.iter().flat_map(|pool| &pool.backends);
-        backends.map(|backend| u64::from(backend.state == BackendState::Ejected)).sum()
-    }
-}
-
-/// Declares the metrics of the addresses of routes. Those of members are the node's.
-pub(crate) fn declare(metrics: &Metrics, gateway: &std::sync::Arc<Gateway>) {
-    let gateway = std::sync::Arc::downgrade(gateway);
-    let help = "Addresses of routes that get no requests because they failed too often";
-    metrics.observable_gauge("ejected_addresses", help, move || {
-        gateway.upgrade().map_or(0, |gateway| gateway.ejected_addresses())
-    });
 }
 
 /// The answer to a request for the backends.

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use plugin::http::query::{self, QueryError};
 use serde::Serialize;
 
+use crate::affinity::Choice;
 use crate::host::{HostRule, MAX_NAME, name_of};
 use crate::path::PathRule;
 use crate::rule::{Asked, Scheme, shown};
@@ -35,6 +36,12 @@ pub(crate) struct RouteView {
     #[serde(skip_serializing_if = "Option::is_none")]
     unless_scheme: Option<&'static str>,
     target: TargetView,
+    /// The algorithm that chooses among members or addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balance: Option<&'static str>,
+    /// What requests to the same member or address have in common.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affinity: Option<String>,
     limits: LimitsView,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<String>,
@@ -152,6 +159,7 @@ impl RouteView {
             PathRule::Exact(path) => (Some(path.as_str().to_owned()), None),
             PathRule::Prefix(prefix) => (None, Some(prefix.to_string())),
         };
+        let is_sent = matches!(way.target, Target::Service(..) | Target::Addresses { .. });
         Self {
             place: format!("/routes/{}", way.place),
             name: way.name.clone(),
@@ -162,6 +170,13 @@ impl RouteView {
             headers: rule.headers.iter().map(|(name, value)| (name.to_string(), shown(value))).collect(),
             unless_scheme: rule.scheme_other_than.map(Scheme::as_str),
             target: TargetView::new(&way.target),
+            balance: way.choice.as_str().filter(|_| is_sent),
+            affinity: match &way.choice {
+                Choice::Affinity(affinity) => Some(affinity.to_string()),
+                Choice::TwoChoices | Choice::Shares | Choice::RoundRobin(_) | Choice::LeastConnections => {
+                    None
+                }
+            },
             limits: LimitsView {
                 body: way.body,
                 in_flight: way.places.as_ref().map(|(_, limit)| *limit),

@@ -10,29 +10,33 @@ use bytes::Bytes;
 use cluster::ClusterView;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{HeaderName, Request, Response, Uri};
+use http::{HeaderName, Method, Request, Response, Uri};
 use http_body::Body;
 use ipnet::IpNet;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
-use mesh::{Mesh, MeshBody, MeshError};
-use plugin::http::Guard;
+use mesh::{Deadline, Mesh, MeshBody, MeshError, Options};
+use plugin::http::{Guard, ProblemCode};
 use plugin::proxy_protocol::is_trusted;
-use plugin::{InFlight, Peer, TlsSession, on_end};
+use plugin::{InFlight, Peer, TlsSession};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::debug;
 use types::{ErrorKind, NodeId, Problem, ServiceName, api};
 
-use crate::access_log::Notes;
+use crate::access_log::Logged;
 use crate::explain::{self, Example};
+use crate::grpc;
 use crate::host::{MAX_NAME, name_of};
 use crate::listeners::Arrival;
-use crate::meters::Meters;
+use crate::measured::{Received, Sent};
 use crate::path::{behind, first_segment, has_literal_dots};
+use crate::reason::{of_code, refusal_of};
 use crate::route_body::RouteBody;
 use crate::rule::{Asked, Scheme};
 use crate::table::{Destination, RouteTable, Target};
 use crate::ticket::Ticket;
+use crate::trace;
+use crate::traffic::TrafficTable;
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -49,11 +53,10 @@ pub(crate) struct Gateway {
     pub(crate) view: watch::Receiver<ClusterView>,
     /// The requests through it; once it drains, every answer closes its connection.
     pub(crate) in_flight: InFlight,
-    pub(crate) meters: Arc<Meters>,
+    /// What is counted of requests.
+    pub(crate) traffic: TrafficTable,
     /// Blocks requests to services from web pages of other sites.
     pub(crate) guard: Guard,
-    /// The proxies whose forwarding headers are trusted on the agent's listener.
-    pub(crate) trust: Vec<IpNet>,
 }
 
 impl Gateway {
@@ -61,33 +64,64 @@ impl Gateway {
     ///
     /// The listener has already refused heads that servers could read differently. The gateway strips the head first
     /// and adds its own fields last, so a client can neither forge nor remove them.
-    pub(crate) async fn handle<B>(&self, request: Request<B>) -> Response<AnyBody>
+    pub(crate) async fn handle<B>(
+        &self,
+        request: Request<B>,
+        logged: Option<Box<Logged>>,
+    ) -> Response<AnyBody>
     where
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let mut ticket = Ticket::new(self.in_flight.enter(), &self.meters);
         let (mut parts, body) = request.into_parts();
+        let arrival = parts.extensions.get::<Arc<Arrival>>().cloned();
+        let traffic = arrival.as_ref().and_then(|arrival| self.traffic.of(&arrival.listener).cloned());
+        let mut ticket = Ticket::new(self.in_flight.enter(), &parts.method, traffic, logged);
+        let (body, bytes) = Received::new(body);
+        ticket.receives(bytes);
+        let is_head = parts.method == Method::HEAD;
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
-        let source = self.source(&parts, peer);
+        let source = Self::source(&parts, peer);
         head::strip(&mut parts.headers, source);
         let id = request_id(&parts.headers);
+        let trace = trace::continue_or_begin(&mut parts.headers, rand::random);
+        if let Some(logged) = &mut ticket.logged {
+            logged.ids(&id, trace);
+        }
+        let is_grpc = grpc::is_grpc(&parts.headers);
+        if let Some(timeout) = grpc::timeout(&parts.headers).filter(|_| is_grpc) {
+            parts.extensions.insert(Deadline(Instant::now() + timeout));
+        }
+        // A gRPC client reads the status of a refusal in another place.
+        let mut refused = None;
         let mut answer = match self.pass_on(parts, body, peer, &id, &mut ticket).await {
             Ok(answer) => {
                 ticket.answered(answer.status());
-                let mut answer = answer.map(|body| AnyBody::new(on_end(body, move |_| drop(ticket))));
+                let mut answer = answer.map(|body| AnyBody::new(Sent::new(body, ticket)));
                 answer.headers_mut().entry(REQUEST_ID).or_insert(id);
                 return self.closing(answer);
             }
             Err(Refused::Index) => self.index(),
-            Err(Refused::Problem(problem)) => plugin::http::problem(&self.signed(*problem, &id)),
+            Err(Refused::Problem(problem)) => {
+                refused = http::StatusCode::from_u16(problem.status).ok();
+                self.refusal(*problem, &id, is_grpc)
+            }
             Err(Refused::With(problem, name, value)) => {
-                let mut answer = plugin::http::problem(&self.signed(*problem, &id));
+                refused = http::StatusCode::from_u16(problem.status).ok();
+                let mut answer = self.refusal(*problem, &id, is_grpc);
                 answer.headers_mut().insert(name, value);
                 answer
             }
         };
-        ticket.answered(answer.status());
+        ticket.answered(refused.unwrap_or(answer.status()));
+        if !is_head {
+            ticket.sent(answer.size_hint().exact().unwrap_or_default());
+        }
+        let code = answer.extensions().get::<ProblemCode>().map(|code| code.0.as_str());
+        if let (Some(arrival), Some(reason)) = (&arrival, code.and_then(refusal_of)) {
+            arrival.meters.refused(reason);
+        }
+        ticket.ended(code.map(of_code));
         answer.headers_mut().insert(REQUEST_ID, id);
         if let Ok(node) = HeaderValue::from_str(self.node.as_str()) {
             answer.headers_mut().insert(NODE, node);
@@ -127,12 +161,13 @@ impl Gateway {
         let call = Call { peer, host: host.as_deref(), scheme: asked.scheme, id };
         match self.table.destination(&asked) {
             Destination::Route(way, matched) => {
-                Notes::route(&parts, &way.label);
+                ticket.route(way);
                 self.along(way, matched, parts, body, &call, ticket).await
             }
             Destination::Service(service) => {
                 let service = self.view.borrow().normalized(service);
-                Notes::service(&parts, service.as_str());
+                ticket.by_path();
+                ticket.service(&service);
                 if self.is_known(&service) {
                     self.guard.check(&parts)?;
                 }
@@ -141,7 +176,9 @@ impl Gateway {
                 head::strip_browser(&mut parts.headers);
                 cut(&mut parts.uri, len);
                 head::add(&mut parts.headers, &call.added(""));
-                let sent = self.mesh.send(&service, Request::from_parts(parts, body)).await;
+                let trail = ticket.trail();
+                let options = Options { trail: trail.as_ref(), ..Options::default() };
+                let sent = self.mesh.send_with(&service, &options, Request::from_parts(parts, body)).await;
                 self.forwarded(sent, None)
             }
             Destination::Nowhere if parts.uri.path() == "/" => Err(Refused::Index),
@@ -191,14 +228,14 @@ impl Gateway {
     }
 
     /// The trusted proxies of the listener on which a request arrived.
-    pub(crate) fn trust_of<'a>(&'a self, head: &'a Parts) -> &'a [IpNet] {
-        head.extensions.get::<Arc<Arrival>>().map_or(&self.trust, |arrival| &arrival.trust)
+    pub(crate) fn trust_of(head: &Parts) -> &[IpNet] {
+        head.extensions.get::<Arc<Arrival>>().map_or(&[], |arrival| &arrival.trust)
     }
 
     /// Whether the other end of the connection is a trusted proxy of the listener.
-    fn source(&self, head: &Parts, peer: Option<IpAddr>) -> Source {
+    fn source(head: &Parts, peer: Option<IpAddr>) -> Source {
         match peer {
-            Some(peer) if is_trusted(peer, self.trust_of(head)) => Source::Trusted,
+            Some(peer) if is_trusted(peer, Self::trust_of(head)) => Source::Trusted,
             _ => Source::Untrusted,
         }
     }
@@ -266,6 +303,12 @@ impl Gateway {
         let mut answer = Response::new(AnyBody::from(body.to_string()));
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         answer
+    }
+
+    /// The answer that reports a problem, in the form that the client reads.
+    fn refusal(&self, problem: Problem, id: &HeaderValue, is_grpc: bool) -> Response<AnyBody> {
+        let problem = self.signed(problem, id);
+        if is_grpc { grpc::refusal(&problem) } else { plugin::http::problem(&problem) }
     }
 
     /// The problem, completed with the node and the request's id.

@@ -5,20 +5,23 @@
 //! useful even without other services. Bodies are streamed both ways; the path is forwarded byte for byte.
 
 mod access_log;
+mod affinity;
 mod along;
 mod backends;
-mod client_addr;
+mod checks;
 mod edits;
 mod explain;
 mod gateway;
+mod grpc;
 mod host;
 mod keys;
 mod listeners;
-mod meters;
+mod measured;
 mod openapi;
 mod path;
 mod probes;
 mod rate;
+mod reason;
 mod redirect;
 mod route_body;
 mod routes;
@@ -27,6 +30,8 @@ mod service;
 mod settings;
 mod table;
 mod ticket;
+mod trace;
+mod traffic;
 
 use std::path::Path;
 
@@ -34,10 +39,10 @@ use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
 use types::{ServiceType, Sharding};
 
 pub use settings::{
-    AccessLogSettings, AnswerSettings, Backend, Certificate, HeaderEdits, HttpProtocol, KeySettings,
-    ListenAddress, Listener, ListenerTls, LogFormat, QueryLog, RateBy, RateSettings, RedirectSettings,
-    RetrySettings, RewriteSettings, Route, RouteLimits, SchemeSettings, Services, Settings, Size, SizeError,
-    Slashes, TimeoutSettings,
+    AccessLogSettings, AffinitySettings, AnswerSettings, Backend, BalanceSettings, Certificate, HeaderEdits,
+    HttpProtocol, KeySettings, ListenAddress, Listener, ListenerTls, LogFormat, QueryLog, RateBy,
+    RateSettings, RedirectSettings, RetrySettings, RewriteSettings, Route, RouteLimits, SchemeSettings,
+    Services, Settings, Size, SizeError, Slashes, TimeoutSettings,
 };
 
 /// The service type `api_gateway`.
@@ -59,6 +64,10 @@ impl Plugin for ApiGateway {
 
     fn settings_schema(&self) -> serde_json::Value {
         settings_schema::<Settings>()
+    }
+
+    fn metrics_prefix(&self) -> String {
+        "coterie_gateway".to_owned()
     }
 
     fn openapi_paths(&self) -> serde_json::Value {

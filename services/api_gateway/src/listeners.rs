@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ipnet::IpNet;
+use plugin::access_log::AccessLog;
 use plugin::{
-    Context, DrainingListener, Health, InFlight, ListenerMeters, Protocols, ServeLimits, ServiceError, Tls,
+    Context, CoreListener, DrainingListener, Health, InFlight, ListenerMeters, Protocols, ServeLimits,
+    ServiceError, Tls,
 };
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::access_log::AccessLog;
 use crate::gateway::Gateway;
 use crate::routes;
 use crate::settings::ListenerPlan;
@@ -28,12 +28,14 @@ pub(crate) struct Arrival {
     pub(crate) trust: Vec<IpNet>,
     /// The path of readiness checks.
     pub(crate) ready: Option<String>,
+    /// What is counted of the listener.
+    pub(crate) meters: ListenerMeters,
 }
 
 /// A listener that is open and not served yet.
 pub(crate) struct OpenListener {
     plan: ListenerPlan,
-    socket: TcpListener,
+    socket: CoreListener,
     tls: Option<Tls>,
 }
 
@@ -42,7 +44,7 @@ pub(crate) struct OpenListener {
 pub(crate) async fn open(cx: &Context, plans: Vec<ListenerPlan>) -> Result<Vec<OpenListener>, ServiceError> {
     let mut opened = Vec::new();
     for plan in plans {
-        let socket = cx.listen(&plan.name, plan.scheme(), plan.address).await?;
+        let socket = cx.listen_on_cores(&plan.name, plan.scheme(), plan.address)?;
         opened.push(OpenListener { plan, socket, tls: None });
     }
     for listener in opened.iter_mut().filter(|listener| listener.plan.is_tls()) {
@@ -68,7 +70,7 @@ impl Listeners {
         opened: Vec<OpenListener>,
         gateway: &Arc<Gateway>,
         in_flight: &InFlight,
-        log: Option<&AccessLog>,
+        log: &AccessLog,
     ) -> Self {
         let (mut running, mut metered) = (Vec::new(), Vec::new());
         for OpenListener { plan, socket, tls } in opened {
@@ -78,13 +80,25 @@ impl Listeners {
                 connections: plan.max_connections,
                 grace: GRACE,
                 node: Some(cx.node.clone()),
-                ..ServeLimits::default()
+                ..ServeLimits::of_service_listener()
             };
             let proxies = plan.proxy_protocol.then(|| plan.trust.clone());
-            let protocols =
-                Protocols { http1: plan.http1, http2: plan.http2, tls: tls.clone(), proxies, meters };
-            let arrival = Arrival { listener: plan.name.clone(), trust: plan.trust, ready: plan.ready };
-            let service = routes::on_listener(Arc::clone(gateway), Arc::new(arrival), log.cloned());
+            let arrival = Arc::new(Arrival {
+                listener: plan.name.clone(),
+                trust: plan.trust,
+                ready: plan.ready,
+                meters: meters.clone(),
+            });
+            let on_refused = routes::on_refused(gateway, &arrival, log);
+            let protocols = Protocols {
+                http1: plan.http1,
+                http2: plan.http2,
+                tls: tls.clone(),
+                proxies,
+                meters,
+                on_refused,
+            };
+            let service = routes::on_listener(Arc::clone(gateway), arrival, log.clone());
             let listener = DrainingListener::named(
                 cx,
                 &plan.name,

@@ -1,46 +1,12 @@
-//! The gateway's HTTP API, as paths of an OpenAPI document.
-//!
-//! It has four resources: its index, its backends, its routes, and everything that it forwards. The gateway forwards requests of all methods in the
-//! same way, so one description serves them all.
+//! What an agent's listener shows of a gateway, as paths of an OpenAPI document.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use types::Problem;
 use types::backends::BackendState;
 
-/// The methods that are forwarded: all that OpenAPI knows except `TRACE`, which the listeners refuse.
-pub(crate) const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
-
-/// The errors that the gateway itself answers to a request that it should forward.
-const ERRORS: [(u16, &str); 11] = [
-    (
-        400,
-        "The path has dot segments that the route can't accept, a header is malformed, or the client broke off the body",
-    ),
-    (401, "The route needs an API key, and the request has none or an unknown one"),
-    (
-        403,
-        "The request may come from a web page of another site, or names a host that is not allowed; the setting `hosts` allows more",
-    ),
-    (404, "No route takes the request, and its path begins with no service; the hint lists both"),
-    (408, "The body of the request paused for longer than `idle_timeout`"),
-    (413, "The body is larger than the route accepts"),
-    (429, "The rate of the route is used up; `Retry-After` says for how long"),
-    (502, "The member or the address accepts no connection, or its answer is not valid HTTP/1.1"),
-    (
-        503,
-        "No member served the service while the request could wait, or too many requests wait; with `Coterie-Not-Processed` nothing was done",
-    ),
-    (
-        504,
-        "There was no answer within `response_timeout`, or the exchange took longer than the route allows; the request may have been processed",
-    ),
-    (508, "The request has passed through this gateway too often: a route leads back to it"),
-];
-
-/// The paths. Below the gateway's own listener they are the same as below `/svc/{service}` of an agent, but for `/backends` and `/routes`.
+/// The paths below `/svc/{service}`.
 pub(crate) fn paths() -> Value {
-    let methods: Map<_, _> = METHODS.iter().map(|method| ((*method).to_owned(), forwarded(method))).collect();
-    json!({ "/": { "get": index() }, "/backends": { "get": backends() }, "/routes": { "get": routes() }, "/{service}/{path}": methods })
+    json!({ "/backends": { "get": backends() }, "/routes": { "get": routes() } })
 }
 
 fn routes() -> Value {
@@ -82,6 +48,9 @@ fn routes() -> Value {
             "headers": { "type": "object", "additionalProperties": { "type": "string" }, "description": "Header fields and their values" },
             "unless_scheme": text("It takes only requests with another scheme"),
             "target": target,
+            "balance": { "type": "string", "enum": ["two_choices", "weights", "round_robin", "least_connections"],
+                "description": "How one of the members or addresses is chosen; absent with an affinity" },
+            "affinity": text("What requests to the same member or address have in common: `client`, or a cookie or header and its name"),
             "limits": limits,
             "keys": text("The name of the API keys that it needs"),
         },
@@ -115,29 +84,6 @@ fn routes() -> Value {
     })
 }
 
-fn index() -> Value {
-    let names = |about: &str, values: Value| json!({ "type": "object", "description": about, "additionalProperties": values });
-    let urls = json!({ "type": "array", "items": { "type": "string" } });
-    let serving = json!({ "type": "integer", "minimum": 0 });
-    json!({
-        "summary": "Lists the routes and services behind the gateway",
-        "description": "A route with the prefix `/` replaces this path. The index is also at the root of the gateway's own \
-                        listener, whose URL `ctl members` shows under ENDPOINTS.",
-        "responses": { "200": {
-            "description": "The routes and services",
-            "content": { "application/json": { "schema": {
-                "type": "object",
-                "required": ["node", "routes", "services"],
-                "properties": {
-                    "node": { "type": "string", "description": "The node that answers" },
-                    "routes": names("The addresses or the service of each route, by its name or what it takes", urls),
-                    "services": names("The number of serving members of each service, by its name", serving),
-                },
-            } } },
-        } },
-    })
-}
-
 fn backends() -> Value {
     let text = |about: &str| json!({ "type": "string", "description": about });
     let number = |about: &str| json!({ "type": "number", "minimum": 0, "description": about });
@@ -154,7 +100,7 @@ fn backends() -> Value {
             "until_ms": number("When the state ends, in milliseconds since 1970"),
             "in_flight": number("Requests from this node whose answers have not ended"),
             "estimate_ms": number("The estimated response time in milliseconds; absent before the first answer"),
-            "weight": number("Its share of the requests relative to the others"),
+            "weight": { "type": "number", "minimum": 0, "description": "Its share of the requests relative to the others now: less in slow start, and 0 while it gets none" },
         },
     });
     let pool = json!({
@@ -183,35 +129,4 @@ fn backends() -> Value {
             } } },
         } },
     })
-}
-
-fn forwarded(method: &str) -> Value {
-    let path = |name: &str, about: &str| json!({ "name": name, "in": "path", "required": true, "description": about, "schema": { "type": "string" } });
-    let mut responses = json!({ "default": {
-        "description": "The answer of the member or of the route's address, unchanged",
-        "content": { "*/*": { "schema": { "type": "string", "format": "binary" } } },
-    } });
-    for (status, about) in ERRORS {
-        let schema = json!({ "$ref": "#/components/schemas/Problem" });
-        responses[status.to_string()] =
-            json!({ "description": about, "content": { Problem::MEDIA_TYPE: { "schema": schema } } });
-    }
-    let mut operation = json!({
-        "summary": "Forwards the request",
-        "description": "To a member that serves the service, below its `/svc/{service}`; for a service with shards to the one \
-                        that has the shard. A route of the settings takes precedence; `/routes` shows their order. Bodies are streamed both ways. At the gateway's own listener the path is \
-                        `/{service}/{path}` below its URL.",
-        "parameters": [
-            path("service", "The name of a service, or the first segment of a route's prefix."),
-            path("path", "The rest of the path, with any number of segments, and the query: forwarded byte for byte."),
-        ],
-        "responses": responses,
-    });
-    if matches!(method, "put" | "post" | "patch" | "delete") {
-        operation["requestBody"] = json!({
-            "description": "Forwarded unchanged",
-            "content": { "*/*": { "schema": { "type": "string", "format": "binary" } } },
-        });
-    }
-    operation
 }

@@ -1,4 +1,4 @@
-//! Probes the addresses of idle routes, so that a dead route is noticed before a client uses it.
+//! Probes the addresses of idle routes without active checks, so that a dead route is noticed before a client uses it.
 //!
 //! A probe is a TCP connection that is closed at once: cheap, and it means the same for every server. An address that a
 //! request has reached since the last round is not probed.
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use types::ReasonCode;
 
-use crate::table::RouteTable;
+use crate::table::{RouteTable, Way};
 
 /// The mean time between two rounds.
 const EVERY: Duration = Duration::from_secs(10);
@@ -74,13 +74,15 @@ impl Probes {
                     at
                 }
                 None => {
-                    let shown = format!("http://{}", url.authority());
+                    let scheme = url.as_str().split("://").next().unwrap_or("http");
+                    let shown = format!("{scheme}://{}", url.authority());
                     addresses.push(Address { shown, urls: vec![url.clone()], known: Mutex::default() });
                     addresses.len() - 1
                 }
             }
         };
-        let with_addresses = table.ways().iter().filter(|way| !way.addresses().is_empty());
+        let is_probed = |way: &&Way| !way.addresses().is_empty() && way.check.is_none();
+        let with_addresses = table.ways().iter().filter(is_probed);
         let routes = with_addresses.map(|way| Watched {
             label: way.label.clone(),
             addresses: way.addresses().iter().map(&mut place).collect(),
@@ -234,7 +236,6 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
-    use crate::table::Way;
 
     fn probes(routes: &[(&str, &[&str])]) -> (Arc<Probes>, BTreeMap<String, BaseUrl>) {
         let mut urls = BTreeMap::new();

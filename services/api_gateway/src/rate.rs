@@ -3,10 +3,14 @@
 //! A client's state is one time: when its bucket is empty again. The table has sets of four slots. A key hashes to one
 //! set; when that is full, the slot that empties first goes out, so clients that make up keys cost no memory, and at most
 //! loosen the limit of others. Keys are hashed with a random seed. Each gateway counts alone.
+//!
+//! The table has no locks, since all cores share it. Of two cores that take from one bucket at once, one takes again. Of two
+//! that meet a new key at once, each may begin a bucket, so that one request too many passes; then the first one counts.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::HeaderName;
@@ -47,7 +51,7 @@ pub(crate) struct RateLimit {
     /// Tells the routes of a table apart.
     route: usize,
     /// The bucket of the whole route.
-    own: Mutex<Set>,
+    own: Bucket,
     buckets: Arc<Buckets>,
 }
 
@@ -55,7 +59,7 @@ pub(crate) struct RateLimit {
 #[derive(Debug)]
 pub(crate) struct Buckets {
     hasher: RandomState,
-    sets: OnceLock<Box<[Mutex<Set>]>>,
+    sets: OnceLock<Box<[Set]>>,
     start: Instant,
 }
 
@@ -67,8 +71,8 @@ impl Default for Buckets {
 
 impl Buckets {
     /// The set of a hash.
-    fn set(&self, hash: u64) -> &Mutex<Set> {
-        let sets = self.sets.get_or_init(|| (0..SLOTS / WAYS).map(|_| Mutex::default()).collect());
+    fn set(&self, hash: u64) -> &Set {
+        let sets = self.sets.get_or_init(|| (0..SLOTS / WAYS).map(|_| Set::default()).collect());
         let at = usize::try_from(hash % sets.len() as u64).expect("an index of a slice");
         &sets[at]
     }
@@ -104,30 +108,56 @@ impl Rate {
     }
 }
 
-/// The slots that a hash may be in, each with its hash and the time at which its bucket is empty again. A time of 0 is a
-/// free slot.
-#[derive(Debug, Clone, Copy, Default)]
-struct Set([(u64, u64); WAYS]);
+/// When a bucket is empty again. 0 if it was never used.
+#[derive(Debug, Default)]
+struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// Takes one request. Returns how long to wait if there is none left.
+    fn take(&self, rate: Rate, now: u64) -> Result<(), u64> {
+        let Self(full_until) = self;
+        let mut seen = full_until.load(Ordering::Relaxed);
+        loop {
+            let next = rate.take(seen, now)?;
+            match full_until.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(newer) => seen = newer,
+            }
+        }
+    }
+}
+
+/// The slots that a hash may be in, each with its hash and its bucket.
+#[derive(Debug, Default)]
+struct Set([(AtomicU64, Bucket); WAYS]);
 
 impl Set {
     /// Takes one request from the bucket of a hash. Returns how long to wait if there is none left.
-    fn take(&mut self, hash: u64, rate: Rate, now: u64) -> Result<(), u64> {
+    fn take(&self, hash: u64, rate: Rate, now: u64) -> Result<(), u64> {
         let Self(slots) = self;
-        if let Some((_, full_until)) = slots.iter_mut().find(|(key, until)| *key == hash && *until > 0) {
-            *full_until = rate.take(*full_until, now)?;
-            return Ok(());
+        let until = |bucket: &Bucket| bucket.0.load(Ordering::Relaxed);
+        loop {
+            let known =
+                slots.iter().find(|(key, bucket)| key.load(Ordering::Relaxed) == hash && until(bucket) > 0);
+            if let Some((_, bucket)) = known {
+                return bucket.take(rate, now);
+            }
+            let fresh = rate.take(0, now)?;
+            let oldest = slots.iter().map(|slot| (slot, until(&slot.1))).min_by_key(|(_, until)| *until);
+            let ((key, bucket), seen) = oldest.expect("a set has slots");
+            // Another core may have taken from it, or have begun another bucket there.
+            if bucket.0.compare_exchange(seen, fresh, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                key.store(hash, Ordering::Relaxed);
+                return Ok(());
+            }
         }
-        let oldest = slots.iter_mut().min_by_key(|(_, full_until)| *full_until);
-        let oldest = oldest.expect("a set has slots");
-        *oldest = (hash, rate.take(0, now)?);
-        Ok(())
     }
 }
 
 impl RateLimit {
     /// An unused limit of a route, whose number is `route`.
     pub(crate) fn new(rate: Rate, by: By, shown: String, route: usize, buckets: &Arc<Buckets>) -> Self {
-        Self { rate, by, shown, route, own: Mutex::default(), buckets: Arc::clone(buckets) }
+        Self { rate, by, shown, route, own: Bucket::default(), buckets: Arc::clone(buckets) }
     }
 
     pub(crate) fn by(&self) -> &By {
@@ -141,12 +171,17 @@ impl RateLimit {
     /// Takes one request. Returns how long to wait if the key's requests are used up.
     pub(crate) fn take(&self, key: Key<'_>, now: Instant) -> Result<(), Duration> {
         let Buckets { hasher, start, .. } = &*self.buckets;
-        let hash = hasher.hash_one((self.route, key));
-        let set = if self.by == By::Route { &self.own } else { self.buckets.set(hash) };
         // Nanoseconds of a u64 last for 584 years. From 1 on, since 0 is a free slot.
         let now = u64::try_from(now.saturating_duration_since(*start).as_nanos()).unwrap_or(u64::MAX);
-        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
-        set.take(hash, self.rate, now.saturating_add(1)).map_err(Duration::from_nanos)
+        let now = now.saturating_add(1);
+        let taken = match self.by {
+            By::Route => self.own.take(self.rate, now),
+            By::Client | By::Header(_) => {
+                let hash = hasher.hash_one((self.route, key));
+                self.buckets.set(hash).take(hash, self.rate, now)
+            }
+        };
+        taken.map_err(Duration::from_nanos)
     }
 }
 
@@ -175,7 +210,7 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_the_rate() {
         let rate = Rate::new(2, Duration::from_secs(1), 3);
-        let (mut set, now) = (Set::default(), SECOND);
+        let (set, now) = (Set::default(), SECOND);
         for _ in 0..3 {
             assert_eq!(set.take(7, rate, now), Ok(()));
         }
@@ -192,7 +227,7 @@ mod tests {
     #[test]
     fn the_bucket_that_empties_first_goes_out() {
         let rate = Rate::new(1, Duration::from_secs(100), 1);
-        let mut set = Set::default();
+        let set = Set::default();
         for key in 1..=4 {
             assert_eq!(set.take(key, rate, key * SECOND), Ok(()));
         }
@@ -201,6 +236,28 @@ mod tests {
             assert!(set.take(key, rate, 6 * SECOND).is_err(), "{key} is still known");
         }
         assert_eq!(set.take(1, rate, 6 * SECOND), Ok(()), "the oldest is forgotten");
+    }
+
+    #[test]
+    fn cores_that_take_at_once_take_no_more_than_the_burst() {
+        let rate = Rate::new(1, Duration::from_secs(1_000), 5_000);
+        let by_client = Set::default();
+        let own = Bucket::default();
+        // A key that is known; see above for a new one.
+        assert_eq!(by_client.take(7, rate, SECOND), Ok(()));
+        let taken = || {
+            let all = (0..10_000).map(|_| {
+                [by_client.take(7, rate, SECOND), own.take(rate, SECOND)]
+                    .map(|taken| usize::from(taken.is_ok()))
+            });
+            all.fold([0, 0], |sum, taken| [sum[0] + taken[0], sum[1] + taken[1]])
+        };
+        let sums: Vec<_> = std::thread::scope(|scope| {
+            let cores: Vec<_> = (0..4).map(|_| scope.spawn(taken)).collect();
+            cores.into_iter().map(|core| core.join().unwrap()).collect()
+        });
+        assert_eq!(sums.iter().map(|[by_client, _]| by_client).sum::<usize>(), 4_999);
+        assert_eq!(sums.iter().map(|[_, own]| own).sum::<usize>(), 5_000);
     }
 
     #[test]
@@ -234,7 +291,7 @@ mod tests {
             pauses in prop::collection::vec(0_u64..50_000_000, 1..400),
         ) {
             let rate = Rate::new(requests, Duration::from_millis(per), burst);
-            let mut set = Set::default();
+            let set = Set::default();
             let mut now = 1;
             let mut passed: Vec<u64> = Vec::new();
             for pause in pauses {
@@ -261,7 +318,7 @@ mod tests {
             extra in prop::collection::vec(0_u64..1_000_000, 1..200),
         ) {
             let rate = Rate::new(requests, Duration::from_millis(per), burst);
-            let mut set = Set::default();
+            let set = Set::default();
             let mut now = 1;
             for pause in extra {
                 prop_assert_eq!(set.take(1, rate, now), Ok(()));

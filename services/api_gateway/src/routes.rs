@@ -1,4 +1,4 @@
-//! The gateway as an HTTP service, for the agent's listener and for its own.
+//! The gateway as an HTTP service on its own listeners, and what the agent's listener shows of it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -6,46 +6,42 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{any, get};
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri};
+use plugin::OnRefused;
+use plugin::access_log::AccessLog;
+use plugin::http::problem;
 use tower::service_fn;
+use types::{ErrorKind, Problem};
 
-use crate::access_log::{AccessLog, Exchange};
+use crate::access_log::{self, Logged};
 use crate::backends;
 use crate::gateway::Gateway;
 use crate::listeners::Arrival;
 
-/// The router for `/svc/{service}` on the agent's listener: the table of routes, and everything that the gateway's own
-/// listener has.
-pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
-    let (backends_of, table) = (Arc::clone(&gateway), Arc::clone(&gateway));
+/// The router for `/svc/{service}` on the agent's listener: what the gateway shows of itself. It forwards nothing there.
+pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
+    let (backends_of, table) = (Arc::clone(gateway), Arc::clone(gateway));
     let backends = any(move |method: Method| async move { backends::answer(&backends_of, &method) });
     let routes = get(move |uri: Uri| async move { table.routes(uri.query().unwrap_or_default()) });
-    Router::new()
-        .route("/backends", backends)
-        .route("/routes", routes)
-        .fallback_service(service::<Body>(gateway))
+    Router::new().route("/backends", backends).route("/routes", routes).fallback(no_such_path)
 }
 
-/// The gateway as a service.
-pub(crate) fn service<B>(
-    gateway: Arc<Gateway>,
-) -> impl tower::Service<
-    Request<B>,
-    Response = Response<Body>,
-    Error = Infallible,
-    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
-> + Clone
-+ Send
-+ Sync
-+ 'static
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<axum::BoxError>,
-{
-    service_fn(move |request: Request<B>| {
-        let gateway = Arc::clone(&gateway);
-        async move { Ok(gateway.handle(request).await) }
+async fn no_such_path(uri: Uri) -> Response<Body> {
+    let detail = format!("a gateway has nothing at `{}` on an agent's listener", uri.path());
+    let hint = "`routes` and `backends` show where it sends requests; it takes requests on its own listeners, whose \
+                addresses `ctl members` shows";
+    problem(&Problem::new(ErrorKind::NotFound, "no-such-path", detail).hint(hint))
+}
+
+/// Counts and logs the requests that a listener refuses for their heads alone.
+pub(crate) fn on_refused(gateway: &Arc<Gateway>, arrival: &Arc<Arrival>, log: &AccessLog) -> OnRefused {
+    let (gateway, arrival, log) = (Arc::clone(gateway), Arc::clone(arrival), log.clone());
+    OnRefused::new(move |refused| {
+        if let Some(traffic) = gateway.traffic.of(&arrival.listener) {
+            let method = Method::from_bytes(refused.method.as_bytes()).ok();
+            traffic.refused(method.as_ref(), refused.problem.status);
+        }
+        access_log::refused(&log, &arrival, refused);
     })
 }
 
@@ -53,7 +49,7 @@ where
 pub(crate) fn on_listener(
     gateway: Arc<Gateway>,
     arrival: Arc<Arrival>,
-    log: Option<AccessLog>,
+    log: AccessLog,
 ) -> impl tower::Service<
     Request<Body>,
     Response = Response<Body>,
@@ -65,16 +61,15 @@ pub(crate) fn on_listener(
 + 'static {
     service_fn(move |mut request: Request<Body>| {
         let (gateway, arrival, log) = (Arc::clone(&gateway), Arc::clone(&arrival), log.clone());
-        async move {
+        // Boxed here: the layers around it would each move all of it.
+        Box::pin(async move {
             if is_readiness_check(&arrival, &request) {
                 return Ok(readiness(&gateway));
             }
-            let exchange = log.map(|log| Exchange::begin(log, &arrival, &mut request));
+            let logged = Logged::begin(&log, &arrival, &request);
             request.extensions_mut().insert(arrival);
-            let Some(exchange) = exchange else { return Ok(gateway.handle(request).await) };
-            let answer = gateway.handle(request.map(|body| exchange.counted(body))).await;
-            Ok(exchange.answered(answer))
-        }
+            Ok(gateway.handle(request, logged).await)
+        })
     })
 }
 

@@ -1,6 +1,6 @@
 //! The settings as an operator writes them, and the plan that they become after the check.
 
-mod access_log;
+mod balance;
 mod check;
 mod files;
 mod headers;
@@ -12,16 +12,16 @@ mod unreachable;
 
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
 use mesh::Limits;
 use plugin::SettingsError;
+pub(crate) use plugin::access_log::AccessLogPlan;
+pub use plugin::access_log::{AccessLogSettings, LogFormat, QueryLog};
 use plugin::http::Hosts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use types::range::{DurationIn, NumberIn};
 
-pub(crate) use self::access_log::AccessLogPlan;
-pub use self::access_log::{AccessLogSettings, LogFormat, QueryLog};
+pub use self::balance::{AffinitySettings, BalanceSettings};
 pub(crate) use self::files::resolve_files;
 pub(crate) use self::listener::ListenerPlan;
 pub use self::listener::{Certificate, HttpProtocol, ListenAddress, Listener, ListenerTls};
@@ -141,8 +141,6 @@ pub(crate) struct Plan {
     pub(crate) listeners: Vec<ListenerPlan>,
     pub(crate) table: RouteTable,
     pub(crate) limits: Limits,
-    /// The trusted proxies of requests that arrive through the agent's listener.
-    pub(crate) trust: Vec<IpNet>,
     pub(crate) hosts: Hosts,
     pub(crate) access_log: Option<AccessLogPlan>,
 }
@@ -159,16 +157,15 @@ impl Settings {
             ..Limits::default()
         };
         let ways = check::ways(&self, &mut mistakes);
-        let trust = listener::networks("/trust", &self.trust, &mut mistakes);
+        let trust = plugin::http_listener::networks("/trust", &self.trust, &mut mistakes);
         let access_log = self.access_log.as_ref().map(|log| log.plan(&mut mistakes));
-        let defaults =
-            listener::Defaults { trust: trust.clone(), max_connections: self.max_connections.as_usize() };
+        let defaults = listener::Defaults { trust, max_connections: self.max_connections.as_usize() };
         let listeners = listener::plan(&self.listen, &self.listeners, &defaults, &mut mistakes);
         if !mistakes.is_empty() {
             return Err(SettingsError { mistakes });
         }
         let table = RouteTable::new(ways).with_services(self.services == Services::All);
-        Ok(Plan { listeners, table, limits, trust, hosts: self.hosts.clone(), access_log })
+        Ok(Plan { listeners, table, limits, hosts: self.hosts.clone(), access_log })
     }
 }
 

@@ -10,10 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use mesh::BaseUrl;
+use plugin::check::Checking;
 use plugin::http::Guard;
 use tokio::sync::Semaphore;
 use types::ServiceName;
 
+use crate::affinity::Choice;
 use crate::edits::Edits;
 use crate::host::HostRule;
 use crate::keys::KeySet;
@@ -49,6 +51,10 @@ pub(crate) struct Way {
     pub(crate) timeouts: Timeouts,
     /// How often a request may be sent, if not as often as the mesh does.
     pub(crate) attempts: Option<u32>,
+    /// How one of the members or addresses is chosen.
+    pub(crate) choice: Choice,
+    /// How its addresses are checked, if they are.
+    pub(crate) check: Option<Checking>,
     pub(crate) keys: Option<Arc<KeySet>>,
 }
 
@@ -57,7 +63,7 @@ pub(crate) struct Way {
 pub(crate) enum Target {
     /// The members of a service, and who may reach them.
     Service(ServiceName, Guard),
-    /// Fixed addresses; without weights, the less loaded of two is chosen.
+    /// Fixed addresses, and their weights if they have any.
     Addresses { urls: Vec<BaseUrl>, weights: Vec<u32> },
     /// Another URL.
     Redirect(Redirect),
@@ -244,6 +250,8 @@ impl Way {
             rate: None,
             timeouts: Timeouts::default(),
             attempts: None,
+            choice: Choice::default(),
+            check: None,
             keys: None,
         }
     }

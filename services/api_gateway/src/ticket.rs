@@ -1,45 +1,149 @@
-//! A request through the gateway: counted and timed from its head to the end of its answer.
+//! A request through the gateway: counted, timed and logged from its head to the end of its answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::{Method, StatusCode};
+use mesh::Trail;
 use plugin::InFlightGuard;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use types::ServiceName;
 
-use crate::meters::{Meters, Outcome};
+use crate::access_log::{End, Logged};
+use crate::reason::{CLIENT_GONE, DRAINED, Reason};
+use crate::table::Way;
+use crate::traffic::{Ended, ListenerTraffic, RouteCounts, method};
+
+/// The status of a request whose client left before it was answered, as in nginx.
+const CLIENT_LEFT: u16 = 499;
 
 /// A request in flight. It ends when this is dropped.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    _in_flight: InFlightGuard,
-    meters: Arc<Meters>,
+    in_flight: InFlightGuard,
     began: Instant,
-    outcome: Outcome,
+    method: usize,
+    /// The counts of its listener; those of its route once that is known.
+    listener: Option<Arc<ListenerTraffic>>,
+    counts: Option<Arc<RouteCounts>>,
+    received: Option<Arc<AtomicU64>>,
+    sent: u64,
+    status: Option<StatusCode>,
+    /// Whether the answer has ended.
+    is_whole: bool,
+    reason: Option<Reason>,
     /// Its permit of a route that has a limit.
     place: Option<OwnedSemaphorePermit>,
+    pub(crate) logged: Option<Box<Logged>>,
 }
 
 impl Ticket {
-    pub(crate) fn new(in_flight: InFlightGuard, meters: &Arc<Meters>) -> Self {
-        meters.began();
-        let (meters, began) = (Arc::clone(meters), Instant::now());
-        Self { _in_flight: in_flight, meters, began, outcome: Outcome::Aborted, place: None }
+    /// A request that has arrived.
+    pub(crate) fn new(
+        in_flight: InFlightGuard,
+        asked: &Method,
+        listener: Option<Arc<ListenerTraffic>>,
+        logged: Option<Box<Logged>>,
+    ) -> Self {
+        Self {
+            in_flight,
+            began: Instant::now(),
+            method: method(asked),
+            listener,
+            counts: None,
+            received: None,
+            sent: 0,
+            status: None,
+            is_whole: false,
+            reason: None,
+            place: None,
+            logged,
+        }
     }
 
-    /// Keeps a permit until the request ends.
-    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit) {
+    /// The bytes of its body are counted here.
+    pub(crate) fn receives(&mut self, bytes: Option<Arc<AtomicU64>>) {
+        self.received = bytes;
+    }
+
+    /// It goes along this route.
+    pub(crate) fn route(&mut self, way: &Way) {
+        self.count(|listener| listener.route(way.place));
+        if let Some(logged) = &mut self.logged {
+            logged.route(way);
+        }
+    }
+
+    /// It goes to the service that its path names.
+    pub(crate) fn by_path(&mut self) {
+        self.count(ListenerTraffic::services);
+    }
+
+    /// It goes to this service.
+    pub(crate) fn service(&mut self, service: &ServiceName) {
+        if let Some(logged) = &mut self.logged {
+            logged.service(service);
+        }
+    }
+
+    fn count(&mut self, counts: impl FnOnce(&ListenerTraffic) -> &Arc<RouteCounts>) {
+        if let (Some(listener), None) = (&self.listener, &self.counts) {
+            let counts = Arc::clone(counts(listener));
+            counts.began();
+            self.counts = Some(counts);
+        }
+    }
+
+    /// Where the mesh notes what happens to it, if that is logged.
+    pub(crate) fn trail(&self) -> Option<Trail> {
+        self.logged.as_ref().map(|logged| logged.trail().clone())
+    }
+
+    /// Keeps a permit until the request ends. It began to wait for it then.
+    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit, since: Instant) {
         self.place = Some(place);
+        if let Some(logged) = &mut self.logged {
+            logged.waited(since.elapsed());
+        }
     }
 
     /// Records the status of the answer.
-    pub(crate) fn answered(&mut self, status: http::StatusCode) {
-        self.outcome = Outcome::Status(status.as_u16() / 100);
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// Records bytes of the answer's body.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+
+    /// Ends a request whose answer is complete, or broke off for a reason.
+    pub(crate) fn ended(mut self, reason: Option<Reason>) {
+        self.is_whole = true;
+        self.reason = reason;
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.meters.ended(self.outcome, self.began.elapsed().as_secs_f64());
+        self.count(ListenerTraffic::unrouted);
+        let received = self.received.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        let code = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        let (took, sent) = (self.began.elapsed(), self.sent);
+        if let Some(counts) = &self.counts {
+            counts.ended(Ended { method: self.method, code, took, received, sent });
+        }
+        if let Some(logged) = self.logged.take() {
+            let reason = match self.reason.take() {
+                None if self.is_whole => None,
+                None if self.in_flight.is_draining() => Some(DRAINED),
+                None => Some(CLIENT_GONE),
+                reason => reason,
+            };
+            let status = StatusCode::from_u16(code).unwrap_or_default();
+            logged.write(&End { status, received, sent, took, reason });
+        }
     }
 }

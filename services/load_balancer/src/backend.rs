@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mesh::BaseUrl;
+use plugin::check::Checked;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use types::{Generation, NodeId};
 
-use crate::check::Checked;
 use crate::eject::Ejection;
 
 /// The weight of 1 in settings. Weights in slow start are fractions of it.
@@ -49,6 +50,8 @@ pub(crate) struct Slot {
     pub(crate) failure: Option<String>,
     pub(crate) checked: Checked,
     pub(crate) ejection: Ejection,
+    /// Where requests go; none if the address is no host of a URL.
+    pub(crate) url: Option<BaseUrl>,
     /// Since when it gets no new connections for good.
     pub(crate) left_at: Option<Instant>,
     /// Cancelled when its connections must end.
@@ -81,6 +84,7 @@ impl Standing {
 impl Slot {
     pub(crate) fn new(id: u64, of: Wanted, since: Option<Instant>) -> Self {
         let key = of.member.as_ref().map_or_else(|| of.address.to_string(), |(node, _)| node.to_string());
+        let url = format!("http://{}", of.address).parse().ok();
         Self {
             id,
             key,
@@ -92,6 +96,7 @@ impl Slot {
             failure: None,
             checked: Checked::default(),
             ejection: Ejection::default(),
+            url,
             left_at: None,
             cut: CancellationToken::new(),
         }
@@ -102,11 +107,16 @@ impl Slot {
             Standing::Draining
         } else if !self.checked.is_up() {
             Standing::Down
-        } else if self.ejection.is_out(now) {
+        } else if self.ejection.is_out(now) || self.ejected().is_some() {
             Standing::Ejected
         } else {
             Standing::Up
         }
+    }
+
+    /// Why it gets no requests for a while, if too many failed.
+    pub(crate) fn ejected(&self) -> Option<&'static str> {
+        self.url.as_ref().and_then(BaseUrl::ejected)
     }
 
     /// Its weight now: after its arrival or return it rises from a tenth to the whole.

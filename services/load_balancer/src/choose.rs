@@ -4,10 +4,9 @@
 //! sequence of choices. Weights are relative; those of backends in slow start are smaller than the settings'.
 
 use std::collections::BTreeMap;
-use std::hash::Hasher;
 
 use rand::{Rng, RngExt};
-use siphasher::sip::SipHasher13;
+use types::KeyHash;
 
 use crate::client::ClientKey;
 use crate::settings::Balance;
@@ -143,17 +142,11 @@ fn source(candidates: &[Candidate<'_>], client: ClientKey) -> Option<usize> {
     preferred.map(|(at, _)| at)
 }
 
-/// The preference of a client for a backend (weighted rendezvous hashing: -weight / ln(hash)).
+/// The preference of a client for a backend: the same on every balancer.
 fn score(candidate: &Candidate<'_>, client: ClientKey) -> f64 {
-    // Not secret, and the same on every balancer.
-    let mut hasher = SipHasher13::new();
-    hasher.write(client.as_bytes());
-    hasher.write(candidate.key.as_bytes());
-    #[expect(clippy::cast_precision_loss, reason = "53 bits of the hash are kept")]
-    let (hash, weight) = ((hasher.finish() >> 11) as f64, candidate.weight as f64);
-    #[expect(clippy::cast_precision_loss, reason = "it is a power of two")]
-    let unit = (hash + 0.5) / (1_u64 << 53) as f64;
-    -weight / unit.ln()
+    #[expect(clippy::cast_precision_loss, reason = "weights are small")]
+    let weight = candidate.weight as f64;
+    KeyHash::of(client.as_bytes()).preference(KeyHash::of(candidate.key.as_bytes()), weight)
 }
 
 impl RoundRobin {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin::InFlightGuard;
+use plugin::check::{is_our_own, why};
 use plugin::proxy_protocol::{self, Proxied, ProxyHeaderError};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncWriteExt, Interest};
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::check::{is_our_own, why};
+use crate::access_log::Entry;
 use crate::client::{ClientGuard, ClientKey};
 use crate::hello::{self, HelloError};
 use crate::listener::Listener;
@@ -101,15 +102,17 @@ pub(crate) async fn serve(
 ) {
     prepare(&client);
     let began = Instant::now();
+    let mut entry = Entry::begin(&listener, peer, began);
     let forwarding = tokio::select! {
         biased;
         () = stopping.cancelled() => Err(Refusal::Stopped),
-        outcome = forward(&listener, &mut client, peer, began) => outcome,
+        outcome = forward(&listener, &mut client, peer, began, &mut entry) => outcome,
     };
     let mut forwarded = match forwarding {
         Ok(forwarded) => forwarded,
         Err(refusal) => {
             listener.meters.refused(refusal);
+            entry.refused(refusal);
             debug!(listener = listener.name, %peer, reason = refusal.as_str(), "closed a connection");
             reset(&client);
             return;
@@ -124,7 +127,9 @@ pub(crate) async fn serve(
         }
     };
     let idle = listener.forward.idle;
-    let end = relay(&mut client, &mut forwarded.backend, idle, &listener.meters.traffic, cut).await;
+    let traffic = [&listener.meters.traffic, &entry.traffic];
+    let end = relay(&mut client, &mut forwarded.backend, idle, traffic, cut).await;
+    entry.ended(end);
     let address = forwarded.lease.address;
     debug!(listener = listener.name, %peer, backend = %address, ?end, took = ?began.elapsed(), "a connection ended");
     match end {
@@ -150,6 +155,7 @@ async fn forward(
     client: &mut TcpStream,
     peer: SocketAddr,
     began: Instant,
+    entry: &mut Entry<'_>,
 ) -> Result<Forwarded, Refusal> {
     let introduced_by = began + INTRODUCTION;
     let proxied = match &listener.trust {
@@ -171,6 +177,7 @@ async fn forward(
         }
     };
     let source = proxied.map_or(peer, |proxied| proxied.source);
+    entry.client(source.ip());
     let key = ClientKey::from(source.ip());
     let counted = listener.admission.client(key)?;
     let mut first = Vec::new();
@@ -187,12 +194,14 @@ async fn forward(
                     | HelloError::TooSlow => Refusal::Hello,
                 }
             })?;
+            entry.sni(hello.name.as_deref());
             first = hello.bytes;
             let target = hello.name.as_deref().and_then(|name| names.find(name));
             target.and_then(|target| listener.pools.get(target))
         }
     };
     let pool = pool.ok_or(Refusal::UnknownName)?;
+    entry.target(pool);
     let mut wait = listener.admission.wait();
     let found = async {
         let permit = listener.admission.permit(&mut wait).await?;
@@ -206,6 +215,7 @@ async fn forward(
         _ = client.ready(Interest::ERROR) => Err(Refusal::ClientGone),
     };
     listener.meters.waited(wait.began());
+    entry.waited(wait.began());
     let (permit, lease) = found?;
     wait.end();
     if let Some(version) = listener.forward.send {
@@ -213,7 +223,9 @@ async fn forward(
         let proxied = destination.map(|destination| Proxied { source, destination });
         first = [proxy_protocol::header(version, proxied), first].concat();
     }
+    let connecting = Instant::now();
     let (backend, lease) = connect(listener, pool, key, lease, &first).await?;
+    entry.connected(&lease, connecting);
     Ok(Forwarded { backend, lease, _permit: permit, _client: counted })
 }
 

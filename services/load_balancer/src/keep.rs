@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::ClusterView;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use plugin::check;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use types::{Generation, NodeId};
 
 use crate::address::{Address, Host};
 use crate::backend::Wanted;
-use crate::check;
 use crate::members::{self, Members};
 use crate::plan::Source;
 use crate::pool::{Lack, Pool};
@@ -22,8 +20,6 @@ use crate::resolve::{Known, Lookup, Names};
 const MEETING: Duration = Duration::from_secs(5);
 /// How often the backends are looked at, at least: those that have left go with their last connection.
 const LOOK: Duration = Duration::from_secs(10);
-/// The share by which the time between checks varies at random, so that balancers do not check in step.
-const JITTER: f64 = 0.1;
 
 /// A backend before its name is resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) weight: u32,
     pub(crate) is_backup: bool,
     pub(crate) is_leaving: bool,
+    /// It speaks TLS, as gossip says.
+    pub(crate) is_tls: bool,
 }
 
 /// Keeps a target's backends up to date. Never returns.
@@ -45,6 +43,7 @@ pub(crate) async fn keep(pool: Arc<Pool>, mut view: watch::Receiver<ClusterView>
     loop {
         let members = entries(&pool.target.source, &mut view);
         let now = Instant::now();
+        let members = if pool.forward.is_http { members.without_tls() } else { members };
         let members = if now < met_by { members.just_met() } else { members };
         names.want(members.entries.iter().map(|entry| &entry.address), now);
         let (wanted, lack) = expand(members, |address| names.known(address));
@@ -72,6 +71,7 @@ fn entries(source: &Source, view: &mut watch::Receiver<ClusterView>) -> Members 
                 weight: fixed.weight,
                 is_backup: fixed.is_backup,
                 is_leaving: false,
+                is_tls: false,
             });
             Members { entries: entries.collect(), why: None, is_soon: false, is_unknown: false }
         }
@@ -111,45 +111,10 @@ fn expand<'a>(members: Members, known: impl Fn(&Address) -> Option<&'a Known>) -
     (wanted, lack)
 }
 
-/// Checks a target's backends at their intervals, each by itself. Never returns.
+/// Checks a target's backends at their intervals. Never returns.
 pub(crate) async fn checks(pool: Arc<Pool>) {
-    let Some(checking) = pool.forward.check.clone() else { return std::future::pending().await };
-    let mut running = FuturesUnordered::new();
-    // When each backend is due; `None` while it is being checked.
-    let mut due: Vec<(u64, Option<Instant>)> = Vec::new();
-    let pause = || checking.every.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER));
-    loop {
-        let now = Instant::now();
-        let backends = pool.to_check();
-        due.retain(|(id, _)| backends.iter().any(|(known, ..)| known == id));
-        for (id, address, named) in backends {
-            let at = match due.iter().position(|(known, _)| *known == id) {
-                Some(at) => at,
-                None => {
-                    due.push((id, Some(now)));
-                    due.len() - 1
-                }
-            };
-            if due[at].1.is_some_and(|due| due <= now) {
-                due[at].1 = None;
-                let (checking, send) = (&checking, pool.forward.send);
-                running.push(async move { (id, check::check(checking, address, &named, send).await) });
-            }
-        }
-        // New backends are noticed at the next look.
-        let next = due.iter().filter_map(|(_, due)| *due).min();
-        let look = now + checking.every.min(Duration::from_secs(1));
-        tokio::select! {
-            biased;
-            Some((id, result)) = running.next() => {
-                pool.checked(id, result);
-                if let Some(entry) = due.iter_mut().find(|(known, _)| *known == id) {
-                    entry.1 = Some(Instant::now() + pause());
-                }
-            }
-            () = sleep_until(next.map_or(look, |next| next.min(look))) => {}
-        }
-    }
+    let Some(checking) = &pool.forward.check else { return std::future::pending().await };
+    check::run(checking, || pool.to_check(), |id, result| pool.checked(id, result)).await;
 }
 
 #[cfg(test)]
@@ -164,6 +129,7 @@ mod tests {
             weight: 1,
             is_backup: false,
             is_leaving: false,
+            is_tls: false,
         }
     }
 

@@ -1,4 +1,5 @@
-//! The service type `load_balancer`: forwards TCP connections to the members of a service, or to fixed backends.
+//! The service type `load_balancer`: forwards TCP connections or HTTP requests to the members of a service, or to fixed
+//! backends.
 //!
 //! It has no shards. Each of its listeners has one target: a service whose members have a listener of their own, such as
 //! `api_gateway`; a list of backends; or, by the server name in the client's TLS hello (SNI), one of several.
@@ -31,6 +32,26 @@
 //!     send_proxy_protocol: v2
 //! ```
 //!
+//! # HTTP mode
+//!
+//! With `mode: http` each request gets a backend of its own (`http`), is sent again if that fails before it answers and
+//! repeating it does no harm, and carries the client's address. The listener may have TLS and speaks HTTP/2. A service
+//! without a `listener` of its own is reached below `/svc/NAME` of its members, and nothing else of their nodes.
+//!
+//! ```yaml
+//! listeners:
+//!   - name: shop
+//!     address: 127.0.0.1:0
+//!     mode: http
+//!     backends: [{ address: "10.1.0.4:8000" }, { address: "10.1.0.5:8000", backup: true }]
+//!     check: { http: { path: /healthz } }
+//!     limits: { connections: 500, per_client: 50, queue: 100, wait: 2s }
+//!   - name: files
+//!     address: 127.0.0.1:0
+//!     mode: http
+//!     service: storage
+//! ```
+//!
 //! # Connections
 //!
 //! A connection is accepted, counted against the limits, perhaps queued, and given a backend; if that does not accept it,
@@ -47,15 +68,16 @@
 //! The host name of a backend is resolved again every 10 seconds, and all of its addresses are used. While a name can't be
 //! resolved, the addresses that were found last stay in use.
 
+mod access_log;
 mod address;
 mod admission;
 mod backend;
-mod check;
 mod choose;
 mod client;
 mod connection;
 mod eject;
 mod hello;
+mod http;
 mod keep;
 mod listener;
 mod members;
@@ -71,6 +93,10 @@ mod settings;
 mod shown;
 mod sni;
 
+use std::path::Path;
+
+use plugin::access_log::resolve_access_log;
+use plugin::http_listener::resolve_certificates;
 use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
 use types::{ServiceType, Sharding};
 
@@ -86,7 +112,7 @@ impl Plugin for LoadBalancer {
     }
 
     fn about(&self) -> &'static str {
-        "forwards TCP connections to the members of a service or to fixed backends"
+        "forwards connections or HTTP requests to the members of a service or to fixed backends"
     }
 
     fn sharding(&self) -> Sharding {
@@ -97,8 +123,17 @@ impl Plugin for LoadBalancer {
         settings_schema::<Settings>()
     }
 
+    fn metrics_prefix(&self) -> String {
+        "coterie_balancer".to_owned()
+    }
+
     fn openapi_paths(&self) -> serde_json::Value {
         openapi::paths()
+    }
+
+    fn resolve_files(&self, settings: &mut serde_json::Value, folder: &Path) {
+        resolve_access_log(settings, folder);
+        resolve_certificates(settings, folder);
     }
 
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {

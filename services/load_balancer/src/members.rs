@@ -19,6 +19,18 @@ pub(crate) struct Members {
 }
 
 impl Members {
+    /// The same without members whose listener speaks TLS: requests are sent to them in plain text.
+    pub(crate) fn without_tls(mut self) -> Self {
+        let before = self.entries.len();
+        self.entries.retain(|entry| !entry.is_tls);
+        if self.entries.is_empty() && before > 0 {
+            self.why = Some(
+                "the members' listener speaks TLS, which `mode: http` does not; use `mode: tcp`".to_owned(),
+            );
+        }
+        self
+    }
+
     /// The same for a node that has just started, and may not have met the members yet.
     pub(crate) fn just_met(self) -> Self {
         match self.is_unknown {
@@ -45,7 +57,9 @@ pub(crate) fn of(view: &ClusterView, service: &ServiceName, listener: &str) -> M
             }
             Phase::Stopped | Phase::Failed => continue,
         };
-        let address = state.endpoints.get(listener).and_then(|url| address_of(url));
+        let url = state.endpoints.get(listener);
+        let address = url.and_then(|url| address_of(url));
+        let is_tls = url.is_some_and(|url| url.starts_with("https:"));
         match address {
             Some(address) => members.entries.push(Entry {
                 named: address.to_string(),
@@ -54,6 +68,7 @@ pub(crate) fn of(view: &ClusterView, service: &ServiceName, listener: &str) -> M
                 weight: 1,
                 is_backup: false,
                 is_leaving,
+                is_tls,
             }),
             None => without += usize::from(!is_leaving),
         }

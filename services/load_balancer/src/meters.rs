@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use http::StatusCode;
 use plugin::{Gauge, GaugeGuard, Histogram, Metrics};
 use tokio::time::Instant;
 
@@ -10,6 +11,9 @@ use crate::backend::Standing;
 use crate::connection::Refusal;
 use crate::listener::Listener;
 use crate::relay::Traffic;
+
+/// How a request ended, by the first digit of its status.
+const CLASSES: [&str; 6] = ["aborted", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The metrics of one listener.
 #[derive(Debug)]
@@ -22,6 +26,9 @@ pub(crate) struct ListenerMeters {
     refused: [AtomicU64; Refusal::ALL.len()],
     connect_failures: AtomicU64,
     cuts: AtomicU64,
+    pub(crate) accepting: plugin::ListenerMeters,
+    /// Answers of the HTTP mode by the class of their status, and last the requests whose clients left before.
+    answers: [AtomicU64; CLASSES.len()],
     /// Whose they are, once it runs.
     listener: OnceLock<Weak<Listener>>,
 }
@@ -55,6 +62,14 @@ impl ListenerMeters {
         self.cuts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a request that has ended, by the status of its answer.
+    pub(crate) fn answered(&self, status: Option<StatusCode>) {
+        let at = status.map_or(0, |status| usize::from(status.as_u16() / 100));
+        if let Some(count) = self.answers.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// The number of forwarded connections.
     pub(crate) fn active(&self) -> i64 {
         self.active.get()
@@ -74,7 +89,7 @@ pub(crate) fn register(metrics: &Metrics, names: &[String]) -> Vec<Arc<ListenerM
     // From 1 ms to 33 s.
     let waits = metrics.histograms(
         "queue_seconds",
-        "Time that connections waited in the queue",
+        "Time that connections, in HTTP mode requests, waited in the queue",
         ("listener", names),
         (0.001, 2.0, 16),
     );
@@ -89,16 +104,30 @@ pub(crate) fn register(metrics: &Metrics, names: &[String]) -> Vec<Arc<ListenerM
                 refused: Default::default(),
                 connect_failures: AtomicU64::new(0),
                 cuts: AtomicU64::new(0),
+                accepting: plugin::ListenerMeters::default(),
+                answers: Default::default(),
                 listener: OnceLock::new(),
             })
         })
         .collect();
     let all = Arc::new(meters.clone());
-    counter(metrics, &all, "connections", "Connections that were forwarded", |meters| &meters.connections);
+    counter(
+        metrics,
+        &all,
+        "connections",
+        "Connections that were forwarded, in HTTP mode requests",
+        |meters| &meters.connections,
+    );
     let help = "Attempts to connect to a backend that failed";
     counter(metrics, &all, "connect_failures", help, |meters| &meters.connect_failures);
     let help = "Connections that were cut because their member or the balancer stopped";
     counter(metrics, &all, "cuts", help, |meters| &meters.cuts);
+    let help = "Pauses because the system could not accept a connection";
+    let paused = Arc::clone(&all);
+    metrics.common().observable_counters("accept_paused", help, move || {
+        let of = |meters: &Arc<ListenerMeters>| (vec![listener(meters)], meters.accepting.accept_pauses());
+        paused.iter().map(of).collect::<Vec<_>>()
+    });
     let help = "Bytes that were forwarded, from clients (in) and to clients (out)";
     observed(metrics, &all, "bytes", help, |meters| {
         let Traffic { received, sent } = &meters.traffic;
@@ -110,6 +139,10 @@ pub(crate) fn register(metrics: &Metrics, names: &[String]) -> Vec<Arc<ListenerM
     observed(metrics, &all, "refused", help, |meters| {
         let reasons = Refusal::ALL.iter().zip(&meters.refused);
         reasons.map(|(reason, count)| ("reason", reason.as_str(), count.load(Ordering::Relaxed))).collect()
+    });
+    observed(metrics, &all, "requests", "Requests in HTTP mode, by the class of their answer", |meters| {
+        let each = CLASSES.iter().zip(&meters.answers);
+        each.map(|(class, count)| ("outcome", *class, count.load(Ordering::Relaxed))).collect()
     });
     gauge(metrics, &all, "active", "Connections that are being forwarded", ListenerMeters::active);
     gauge(metrics, &all, "queue", "Connections that wait in the queue", |meters| {

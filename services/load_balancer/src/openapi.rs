@@ -38,10 +38,10 @@ fn listener() -> Value {
         &json!({
             "name": text("Its name"),
             "address": text("The address that it has bound"),
-            "mode": { "type": "string", "enum": ["tcp"], "description": "What is balanced" },
+            "mode": { "type": "string", "enum": ["tcp", "http"], "description": "What is balanced: connections or HTTP requests" },
             "balance": { "type": "string", "enum": balance, "description": "How a backend is chosen" },
-            "connections": count("The connections that are being forwarded"),
-            "queued": count("The connections that wait in the queue"),
+            "connections": count("The connections, in HTTP mode requests, that are being forwarded"),
+            "queued": count("Those that wait in the queue"),
             "targets": { "type": "array", "description": "One, or one for each entry of `sni`", "items": target() },
         }),
     )
@@ -58,7 +58,7 @@ fn target() -> Value {
         &json!({
             "hosts": hosts,
             "service": text("The service whose members are the backends; absent for fixed ones"),
-            "listener": text("The listener of the service's members; absent for fixed backends"),
+            "listener": text("The listener of the service's members; absent for fixed backends and for the service's API"),
             "why": text("Why no backend gets connections; absent if one does"),
             "backends": { "type": "array", "items": backend() },
         }),
@@ -68,27 +68,18 @@ fn target() -> Value {
 fn backend() -> Value {
     let states = ["up", "ejected", "down", "draining", "unresolved"];
     object(
-        &[
-            "address",
-            "named",
-            "state",
-            "weight",
-            "backup",
-            "connections",
-            "connections_total",
-            "failures_total",
-        ],
+        &["address", "named", "state", "weight", "backup", "connections"],
         &json!({
             "address": text("The address to which connections go; empty if there is none"),
             "named": text("The address as settings or gossip name it"),
             "member": text("The member of the cluster, if it is one"),
             "state": { "type": "string", "enum": states, "description": "Only `up` gets new connections" },
             "why": text("The reason for the state, or the last failure"),
-            "weight": count("Its share relative to the other backends'"),
+            "weight": { "type": "number", "minimum": 0, "description": "Its share relative to the other backends'" },
             "backup": { "type": "boolean", "description": "Whether it is used only while no other one is up" },
-            "connections": count("Its open connections"),
-            "connections_total": count("The connections that it has accepted"),
-            "failures_total": count("The connections that it has not accepted"),
+            "connections": count("Its open connections, in HTTP mode requests"),
+            "connections_total": count("The connections that it has accepted, in HTTP mode requests that reached it; absent for members of a service whose API is the target"),
+            "failures_total": count("The connections that it has not accepted; absent like `connections_total`"),
         }),
     )
 }

@@ -1,24 +1,32 @@
 //! The checked settings, and the check that reports all mistakes at once.
 
+mod http;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use plugin::access_log::{AccessLogPlan, STDOUT};
+use plugin::check::Checking;
 use plugin::proxy_protocol::{ProxyVersion, network};
-use plugin::{SettingsError, SettingsMistake};
+use plugin::{SettingsError, SettingsMistake, absolute_path};
 use types::ServiceName;
+use types::range::DurationIn;
 
 use crate::address::Address;
-use crate::check::{Checking, Probe};
 use crate::eject::Rules;
-use crate::settings::{Backend, Balance, Check, Listener, Settings};
+use crate::settings::{AccessLogSettings, Backend, Balance, ConnectionFormat, Listener, Mode, Settings};
 use crate::sni::{Names, Pattern};
+
+pub(crate) use self::http::HttpPlan;
 
 /// The largest number of listeners.
 const LISTENERS: usize = 16;
 /// The longest name of a listener. Names are gossiped.
 const NAME: usize = 20;
+/// How long no byte may move, unless given.
+const IDLE: Duration = Duration::from_secs(3600);
 /// The listener of a service's members unless another one is given: that of `api_gateway`.
 const GATEWAY: &str = "gateway";
 
@@ -26,6 +34,7 @@ const GATEWAY: &str = "gateway";
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) listeners: Vec<ListenerPlan>,
+    pub(crate) access_log: Option<AccessLogPlan>,
 }
 
 /// A checked listener.
@@ -40,6 +49,8 @@ pub(crate) struct ListenerPlan {
     pub(crate) trust: Option<Vec<IpNet>>,
     pub(crate) limits: LimitsPlan,
     pub(crate) forward: Forward,
+    /// In HTTP mode.
+    pub(crate) http: Option<HttpPlan>,
 }
 
 /// How connections of a listener are forwarded.
@@ -54,6 +65,8 @@ pub(crate) struct Forward {
     pub(crate) check: Option<Checking>,
     pub(crate) ejection: Rules,
     pub(crate) slow_start: Duration,
+    /// Requests are forwarded, not connections.
+    pub(crate) is_http: bool,
 }
 
 /// How many connections a listener has.
@@ -82,6 +95,16 @@ pub(crate) enum Source {
     Backends(Vec<Fixed>),
 }
 
+impl Source {
+    /// The service whose members are the backends.
+    pub(crate) fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Service { service, .. } => Some(service),
+            Self::Backends(_) => None,
+        }
+    }
+}
+
 /// A backend as the settings name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fixed {
@@ -101,7 +124,7 @@ impl Mistakes {
 
 /// Checks settings whose form is right.
 pub(crate) fn check(settings: Settings) -> Result<Plan, SettingsError> {
-    let Settings { listeners: given } = settings;
+    let Settings { listeners: given, access_log } = settings;
     let mut mistakes = Mistakes(Vec::new());
     match given.len() {
         0 => mistakes.add(
@@ -135,7 +158,12 @@ pub(crate) fn check(settings: Settings) -> Result<Plan, SettingsError> {
             let _ = planned(&place, listener, any, &mut mistakes);
         }
     }
-    if mistakes.0.is_empty() { Ok(Plan { listeners }) } else { Err(SettingsError { mistakes: mistakes.0 }) }
+    let access_log = access_log.map(|log| log_plan(&log, &mut mistakes.0));
+    if mistakes.0.is_empty() {
+        Ok(Plan { listeners, access_log })
+    } else {
+        Err(SettingsError { mistakes: mistakes.0 })
+    }
 }
 
 fn check_name(place: &str, name: &str, mistakes: &mut Mistakes) {
@@ -174,6 +202,7 @@ fn planned(
     let before = mistakes.0.len();
     let (targets, names) = targets(place, listener, mistakes);
     let trust = trust(place, listener, mistakes);
+    let http = http::plan(place, listener, &trust, mistakes);
     let has_backends = listener.backends.is_some()
         || listener.sni.iter().flatten().any(|by_name| by_name.backends.is_some());
     let check = listener.check.as_ref().and_then(|check| {
@@ -182,7 +211,8 @@ fn planned(
             let message = "the members of a service are not checked: gossip knows them";
             mistakes.add(&place, message, "leave it out, or use `backends`");
         }
-        checking(&place, check, mistakes)
+        let checking = check.plan(&place, &mut mistakes.0)?;
+        Some(Checking { send: listener.send_proxy_protocol, ..checking })
     });
     (mistakes.0.len() == before).then(|| ListenerPlan {
         name: listener.name.clone(),
@@ -201,7 +231,7 @@ fn planned(
             send: listener.send_proxy_protocol,
             per_backend: listener.limits.per_backend.map(|limit| small(limit.get())),
             connect: listener.timeouts.connect.get(),
-            idle: listener.timeouts.idle.get(),
+            idle: listener.timeouts.idle.map_or(IDLE, DurationIn::get),
             drain: listener.timeouts.drain.get(),
             check,
             ejection: Rules {
@@ -209,8 +239,16 @@ fn planned(
                 time: listener.ejection.r#for.get(),
             },
             slow_start: listener.slow_start.get(),
+            is_http: listener.mode == Mode::Http,
         },
+        http,
     })
+}
+
+fn log_plan(log: &AccessLogSettings, mistakes: &mut Vec<SettingsMistake>) -> AccessLogPlan {
+    let ConnectionFormat::Json = log.format;
+    let file = (log.to != STDOUT).then(|| absolute_path("/access_log/to", &log.to, mistakes));
+    AccessLogPlan { file, ..AccessLogPlan::default() }
 }
 
 /// A number whose range is far below the limit of its type.
@@ -236,7 +274,7 @@ fn trust(place: &str, listener: &Listener, mistakes: &mut Mistakes) -> Vec<IpNet
             "with `proxy_protocol` no proxy is trusted, so nobody could connect",
             "write the addresses of the proxies in front, like `trust: [10.0.0.0/8]`",
         ),
-        (false, false) => mistakes.add(
+        (false, false) if listener.mode == Mode::Tcp => mistakes.add(
             format!("{place}/trust"),
             "`trust` has no effect without `proxy_protocol`",
             "write `proxy_protocol: true`, or leave it out",
@@ -255,6 +293,10 @@ fn targets(place: &str, listener: &Listener, mistakes: &mut Mistakes) -> (Vec<Ta
             _ => "the listener has more than one target",
         };
         mistakes.add(place, message, "write exactly one of `service`, `backends` and `sni`");
+    }
+    if http::service(listener).is_some() {
+        // Its members are found by the mesh.
+        return (Vec::new(), None);
     }
     let Some(sni) = &listener.sni else {
         let (service, backends) = (listener.service.as_deref(), listener.backends.as_deref());
@@ -355,47 +397,6 @@ fn fixed(place: &str, backends: &[Backend], mistakes: &mut Mistakes) -> Vec<Fixe
         }
     }
     fixed
-}
-
-fn checking(place: &str, check: &Check, mistakes: &mut Mistakes) -> Option<Checking> {
-    let probe = match (&check.tcp, &check.http) {
-        (Some(_), None) => Probe::Tcp,
-        (None, Some(http)) => {
-            let is_target =
-                http.path.starts_with('/') && http.path.bytes().all(|byte| byte.is_ascii_graphic());
-            if !is_target || http.path.contains('#') {
-                let message = format!("`{}` is no path", http.path);
-                mistakes.add(
-                    format!("{place}/http/path"),
-                    message,
-                    "write it like `/healthz`, percent-encoded",
-                );
-            }
-            let is_host =
-                |host: &String| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic());
-            if let Some(host) = http.host.as_ref().filter(|host| !is_host(host)) {
-                let message = format!("`{host}` is no host");
-                mistakes.add(format!("{place}/http/host"), message, "write it like `shop.example`");
-            }
-            let status = http.status.iter().filter_map(|status| u16::try_from(status.get()).ok()).collect();
-            Probe::Http { path: http.path.clone(), host: http.host.clone(), status }
-        }
-        _ => {
-            mistakes.add(
-                place,
-                "one kind of check is wanted",
-                "write exactly one of `tcp: {}` and `http: {}`",
-            );
-            return None;
-        }
-    };
-    Some(Checking {
-        probe,
-        every: check.every.get(),
-        rise: small(check.rise.get()),
-        fall: small(check.fall.get()),
-        timeout: check.timeout.get(),
-    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::choose::{Candidate, Chooser};
 use crate::client::ClientKey;
 use crate::connection::Refusal;
 use crate::eject::may_eject;
+use crate::http::Urls;
 use crate::plan::{Forward, Source, TargetPlan};
 
 /// The backends of a target.
@@ -29,6 +30,8 @@ pub(crate) struct Pool {
     turn: tokio::sync::Mutex<()>,
     /// A backend may have room, or be there.
     freed: Notify,
+    /// Where requests go, in HTTP mode.
+    pub(crate) urls: Urls,
 }
 
 #[derive(Debug)]
@@ -90,6 +93,7 @@ impl Pool {
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::new(()),
             freed: Notify::new(),
+            urls: Urls::default(),
         }
     }
 
@@ -173,6 +177,11 @@ impl Pool {
         })
     }
 
+    /// The service whose members are the backends.
+    pub(crate) fn service(&self) -> Option<String> {
+        self.target.source.service().map(ToString::to_string)
+    }
+
     /// Whether there is a backend that a connection has not tried.
     pub(crate) fn has_others(&self, tried: &[u64]) -> bool {
         let now = Instant::now();
@@ -195,6 +204,7 @@ impl Pool {
             info!(listener = self.listener, backends = after.len(), "the backends have changed");
         }
         *known = lack;
+        self.urls.publish(&state.slots, state.lack.is_soon);
         drop(state);
         self.freed.notify_one();
     }
@@ -218,10 +228,10 @@ impl Pool {
     }
 
     /// The backends that are to be checked: their ids, addresses and names.
-    pub(crate) fn to_check(&self) -> Vec<(u64, SocketAddr, String)> {
+    pub(crate) fn to_check(&self) -> Vec<(u64, String, String)> {
         let state = self.lock();
         let listed = state.slots.iter().filter(|slot| slot.left_at.is_none());
-        listed.map(|slot| (slot.id, slot.of.address, slot.of.named.clone())).collect()
+        listed.map(|slot| (slot.id, slot.of.address.to_string(), slot.of.named.clone())).collect()
     }
 
     /// Takes the result of a check.
@@ -231,6 +241,10 @@ impl Pool {
         let Some(slot) = state.slots.iter_mut().find(|slot| slot.id == id) else { return };
         if !slot.checked.observe(result, checking) {
             return;
+        }
+        if let Some(url) = &slot.url {
+            let why = || slot.checked.why().unwrap_or("fails its checks").to_owned();
+            url.checked((!slot.checked.is_up()).then(why));
         }
         let (listener, backend) = (&self.listener, &slot.of.named);
         if slot.checked.is_up() {
@@ -288,6 +302,14 @@ impl Pool {
 }
 
 impl Lease {
+    /// The member that it leads to, or the address of a fixed backend.
+    pub(crate) fn member(&self) -> String {
+        let state = self.pool.lock();
+        let slot = state.slots.iter().find(|slot| slot.id == self.id);
+        let member = slot.and_then(|slot| slot.of.member.as_ref());
+        member.map_or_else(|| self.address.to_string(), |(node, _)| node.to_string())
+    }
+
     /// The backend has accepted the connection.
     pub(crate) fn connected(&self) {
         self.pool.with_slot(self.id, |slot, _| {

@@ -6,15 +6,15 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::net::Shutdown;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
 /// The size of a buffer, and so the most that waits in our memory for one slow reader.
@@ -39,7 +39,7 @@ pub(crate) enum End {
     Cut,
 }
 
-/// Bytes of a listener's connections.
+/// Bytes of a connection, or of all of a listener's.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     /// From clients.
@@ -54,13 +54,13 @@ pub(crate) fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Copies until both directions have ended, nothing moves for `idle`, or `cut` returns. Unless both directions ended, both
-/// connections are reset when they are dropped.
+/// Copies until both directions have ended, nothing moves for `idle`, or `cut` returns; the bytes are added to each of
+/// `traffic`. Unless both directions ended, both connections are reset when they are dropped.
 pub(crate) async fn relay(
     client: &mut TcpStream,
     backend: &mut TcpStream,
     idle: Duration,
-    traffic: &Traffic,
+    traffic: [&Traffic; 2],
     cut: impl Future<Output = ()>,
 ) -> End {
     let end = tokio::select! {
@@ -75,21 +75,32 @@ pub(crate) async fn relay(
     end
 }
 
-async fn copy(client: &mut TcpStream, backend: &mut TcpStream, idle: Duration, traffic: &Traffic) -> End {
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_backend, mut to_backend) = backend.split();
+async fn copy(
+    client: &mut TcpStream,
+    backend: &mut TcpStream,
+    idle: Duration,
+    traffic: [&Traffic; 2],
+) -> End {
+    let (client, backend) = (&*client, &*backend);
+    // A client that resets its connection while its backend reads nothing would not be noticed by reading: that waits.
+    let mut gone = pin!(client.ready(Interest::ERROR));
     let (mut up, mut down) = (Direction::default(), Direction::default());
     let after = |moment: Instant| moment.checked_add(idle).unwrap_or(moment + FAR);
     let mut last = Instant::now();
     let mut timer = pin!(sleep_until(after(last)));
     poll_fn(|cx| {
         let (received, sent) = (up.moved, down.moved);
-        up.poll(cx, &mut from_client, &mut to_backend);
-        down.poll(cx, &mut from_backend, &mut to_client);
+        up.poll(cx, client, backend);
+        down.poll(cx, backend, client);
         if (received, sent) != (up.moved, down.moved) {
             last = Instant::now();
-            traffic.received.fetch_add(up.moved - received, Ordering::Relaxed);
-            traffic.sent.fetch_add(down.moved - sent, Ordering::Relaxed);
+            for traffic in traffic {
+                traffic.received.fetch_add(up.moved - received, Ordering::Relaxed);
+                traffic.sent.fetch_add(down.moved - sent, Ordering::Relaxed);
+            }
+        }
+        if up.state == State::Writing && gone.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::ClientReset);
         }
         if let Some(end) = end(&up.state, &down.state) {
             return Poll::Ready(end);
@@ -149,7 +160,7 @@ enum State {
 
 impl Direction {
     /// Moves what can be moved now.
-    fn poll(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
+    fn poll(&mut self, cx: &mut Context<'_>, from: &TcpStream, to: &TcpStream) {
         while let Poll::Ready(next) = self.step(cx, from, to) {
             self.state = next;
             if matches!(next, State::Ended | State::Lost | State::Refused) {
@@ -160,7 +171,7 @@ impl Direction {
     }
 
     /// One step; the next state.
-    fn step(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> Poll<State> {
+    fn step(&mut self, cx: &mut Context<'_>, from: &TcpStream, to: &TcpStream) -> Poll<State> {
         match self.state {
             State::Reading => {
                 let read = self.read(cx, from);
@@ -179,7 +190,7 @@ impl Direction {
             State::Writing => {
                 let Some(buffer) = &self.buffer else { return Poll::Ready(State::Reading) };
                 let waiting = &buffer.bytes()[self.start..self.end];
-                match ready!(Pin::new(to).poll_write(cx, waiting)) {
+                match ready!(write(cx, to, waiting)) {
                     Ok(0) | Err(_) => Poll::Ready(State::Refused),
                     Ok(len) => {
                         self.start += len;
@@ -188,23 +199,34 @@ impl Direction {
                     }
                 }
             }
-            State::Ending => match ready!(Pin::new(to).poll_shutdown(cx)) {
-                Ok(()) => Poll::Ready(State::Ended),
-                Err(_) => Poll::Ready(State::Refused),
-            },
+            State::Ending => Poll::Ready(match SockRef::from(to).shutdown(Shutdown::Write) {
+                Ok(()) => State::Ended,
+                Err(_) => State::Refused,
+            }),
             State::Ended | State::Lost | State::Refused => Poll::Pending,
         }
     }
 
     /// Reads into a buffer that is taken only once there is something to read.
-    fn read(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>) -> Poll<io::Result<usize>> {
-        if self.buffer.is_none() {
-            ready!(from.as_ref().poll_read_ready(cx))?;
+    fn read(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(from.poll_read_ready(cx))?;
+            let buffer = self.buffer.get_or_insert_with(Buffer::take);
+            match from.try_read(buffer.bytes_mut()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
         }
-        let buffer = self.buffer.get_or_insert_with(Buffer::take);
-        let mut space = ReadBuf::new(buffer.bytes_mut());
-        ready!(Pin::new(from).poll_read(cx, &mut space))?;
-        Poll::Ready(Ok(space.filled().len()))
+    }
+}
+
+fn write(cx: &mut Context<'_>, to: &TcpStream, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(to.poll_write_ready(cx))?;
+        match to.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
     }
 }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::Router;
 use futures_util::future::join_all;
-use plugin::{Context, DrainingListener, Health, Prepared, Service, ServiceError};
+use plugin::access_log::AccessLog;
+use plugin::{Context, DrainingListener, Health, Prepared, Service, ServiceError, Tls};
 use tokio::time::Instant;
-use types::{ErrorKind, NodeId, ReasonCode};
+use types::{ErrorKind, NodeId, ReasonCode, ServiceName};
 
 use crate::listener::Listener;
-use crate::plan::{Plan, Source};
+use crate::plan::Plan;
 use crate::resolve::{Lookup, system};
 use crate::{meters, routes};
 
@@ -25,6 +26,7 @@ const NAMED: usize = 3;
 pub(crate) struct Balancer {
     pub(crate) node: NodeId,
     pub(crate) listeners: Vec<(Arc<Listener>, DrainingListener)>,
+    access_log: AccessLog,
 }
 
 #[async_trait]
@@ -42,14 +44,17 @@ impl Balancer {
     pub(crate) async fn start(plan: Plan, cx: &Context, lookup: &Lookup) -> Result<Self, ServiceError> {
         for listener in &plan.listeners {
             for target in &listener.targets {
-                leads_elsewhere(&listener.name, &target.source, cx)?;
+                leads_elsewhere(&listener.name, target.source.service(), cx)?;
             }
+            let service = listener.http.as_ref().and_then(|http| http.service.as_ref());
+            leads_elsewhere(&listener.name, service.map(|(service, _)| service), cx)?;
         }
         let names: Vec<_> = plan.listeners.iter().map(|listener| listener.name.clone()).collect();
         let meters = meters::register(&cx.metrics, &names);
+        let access_log = AccessLog::start(cx, plan.access_log);
         let mut listeners: Vec<(Arc<Listener>, DrainingListener)> = Vec::new();
         for (plan, meters) in plan.listeners.into_iter().zip(meters) {
-            match Listener::start(plan, cx, Arc::clone(&meters), lookup).await {
+            match Listener::start(plan, cx, Arc::clone(&meters), access_log.clone(), lookup).await {
                 Ok((listener, running)) => {
                     meters.belong_to(&listener);
                     listeners.push((listener, running));
@@ -57,20 +62,19 @@ impl Balancer {
                 Err(error) => {
                     // Those that are open already must not accept connections for a service that did not start.
                     join_all(listeners.iter().map(|(_, running)| running.stop())).await;
+                    access_log.stop().await;
                     return Err(error);
                 }
             }
         }
-        Ok(Self { node: cx.node.clone(), listeners })
+        Ok(Self { node: cx.node.clone(), listeners, access_log })
     }
 }
 
 /// A balancer whose target is its own service would forward to itself for ever.
-fn leads_elsewhere(listener: &str, source: &Source, cx: &Context) -> Result<(), ServiceError> {
-    match source {
-        Source::Service { service, .. }
-            if cx.role.service() == Some(&cx.view.borrow().normalized(service.clone())) =>
-        {
+fn leads_elsewhere(listener: &str, target: Option<&ServiceName>, cx: &Context) -> Result<(), ServiceError> {
+    match target {
+        Some(service) if cx.role.service() == Some(&cx.view.borrow().normalized(service.clone())) => {
             let message = format!("listener `{listener}` would forward to its own service `{service}`");
             Err(ServiceError::new(ErrorKind::Invalid, message).hint("name another service in its settings"))
         }
@@ -91,6 +95,11 @@ impl Service for Balancer {
                 trouble => return trouble,
             }
         }
+        let certificates =
+            self.listeners.iter().filter_map(|(listener, _)| listener.front.as_ref()?.tls.as_ref());
+        if let Some(trouble) = certificates.map(Tls::health).find(|health| *health != Health::Ready) {
+            return trouble;
+        }
         let troubles = self.listeners.iter().flat_map(|(listener, _)| {
             listener.pools.iter().filter_map(|pool| {
                 let hosts = pool.target.hosts.join(", ");
@@ -100,7 +109,7 @@ impl Service for Balancer {
         });
         let troubles: Vec<_> = troubles.collect();
         if troubles.is_empty() {
-            return Health::Ready;
+            return self.access_log.health();
         }
         let more = troubles.len().saturating_sub(NAMED);
         let mut text = troubles.into_iter().take(NAMED).collect::<Vec<_>>().join("; ");
@@ -123,6 +132,7 @@ impl Service for Balancer {
     /// Resets the connections that are left.
     async fn stop(&self) -> Result<(), ServiceError> {
         join_all(self.listeners.iter().map(|(_, running)| running.stop())).await;
+        self.access_log.stop().await;
         Ok(())
     }
 }

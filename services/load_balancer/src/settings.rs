@@ -1,9 +1,16 @@
 //! The settings as an operator writes them. [`plan`](crate::plan) checks what their types can't express.
 
+mod http;
+
+use plugin::check::CheckSettings;
+use plugin::http::Hosts;
+use plugin::http_listener::{HttpProtocol, ListenerTls};
 use plugin::proxy_protocol::ProxyVersion;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use types::range::{DurationIn, NumberIn};
+
+pub(crate) use self::http::Retry;
 
 /// A time limit: 1 ms to 365 days.
 pub(crate) type Limit = DurationIn<1>;
@@ -32,12 +39,38 @@ pub struct Settings {
     /// The addresses on which the balancer listens, each with its target: 1 to 16. By default one, `front`, on a free port of
     /// the loopback interface, which leads to the members of `api_gateway`.
     pub listeners: Vec<Listener>,
+    /// The log of connections, and in HTTP mode of requests. There is none unless given.
+    pub access_log: Option<AccessLogSettings>,
+}
+
+/// Where each connection, in HTTP mode each request, is logged when it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessLogSettings {
+    /// `stdout` of the agent, or a file; a path that is not absolute is relative to the manifest. The file is opened again
+    /// when the agent gets SIGHUP, and within a second after it was moved away, so `logrotate` needs no signal.
+    pub to: String,
+    /// `json`: an object on each line.
+    #[serde(default)]
+    pub format: ConnectionFormat,
+}
+
+/// The format of a line for a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectionFormat {
+    /// A JSON object.
+    #[default]
+    Json,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let front = serde_json::json!({"name": "front", "address": "127.0.0.1:0", "service": "api_gateway"});
-        Self { listeners: vec![serde_json::from_value(front).expect("the other keys have defaults")] }
+        Self {
+            listeners: vec![serde_json::from_value(front).expect("the other keys have defaults")],
+            access_log: None,
+        }
     }
 }
 
@@ -49,13 +82,17 @@ pub struct Listener {
     pub name: String,
     /// The address on which it listens. Port 0 selects a free port; `ctl members` shows it.
     pub address: String,
-    /// What is balanced. `tcp`: connections, whatever their protocol.
+    /// What is balanced. `tcp`: connections, whatever their protocol. `http`: requests; each one gets a backend of its own, is
+    /// sent again if that fails before it answers, and carries the client's address in `X-Forwarded-For`.
     #[serde(default)]
     pub mode: Mode,
-    /// Connections go to the members of this service, at their own `listener`. No service unless given.
+    /// Connections go to the members of this service, at their own `listener`. In HTTP mode without `listener`, requests go to
+    /// the service's API: `/x` becomes `/svc/NAME/x` at a member, and nothing else of the node is reached. No service
+    /// unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// The name of the listener of the service's members. `gateway`, the `listen` of an api_gateway, unless given.
+    /// The name of the listener of the service's members. Unless given, `gateway`, the `listen` of an api_gateway; in HTTP mode
+    /// the service's API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<String>,
     /// Connections go to these addresses. No addresses unless given.
@@ -75,11 +112,29 @@ pub struct Listener {
     /// sent unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_proxy_protocol: Option<ProxyVersion>,
+    /// TLS, in HTTP mode. Plain HTTP unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+    /// The protocols, in HTTP mode: `http1`, `http2`. With TLS the client chooses one by ALPN; without TLS, HTTP/2 is for clients
+    /// that begin with it (prior knowledge). Both unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocols: Option<Vec<HttpProtocol>>,
+    /// The host names under which a service's API may be requested in HTTP mode, in addition to IP addresses, names without a
+    /// dot, and names below `.localhost`, `.local` and `.internal`: `[shop.example]`. Requests for any other host, and from web
+    /// pages of other sites, are refused with 403. `any` disables the check. Only for a `service` without
+    /// `listener`. No further hosts unless given.
+    #[schemars(schema_with = "http::hosts")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Hosts>,
+    /// Repetitions of failed requests, in HTTP mode. At most 3 attempts unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// Whether the proxies in front send the PROXY protocol. Then only the networks in `trust` may connect, and each
     /// connection must begin with a header, within 5 seconds.
     #[serde(default)]
     pub proxy_protocol: bool,
-    /// The proxies whose headers are believed, as addresses or networks: `[10.0.0.0/8]`.
+    /// The proxies whose PROXY protocol headers are believed, and in HTTP mode their `Forwarded`, `X-Forwarded-*` and
+    /// `X-Request-Id`, as addresses or networks: `[10.0.0.0/8]`.
     #[serde(default)]
     pub trust: Vec<String>,
     /// How many connections there may be, and how long further ones wait.
@@ -88,15 +143,17 @@ pub struct Listener {
     /// How long things may take.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// Checks the backends at regular intervals: exactly one of `tcp` and `http`. Only for `backends`: members of a service
+    /// Checks the backends at regular intervals: exactly one of `tcp`, `http` and `grpc`. Only for `backends`: members of a service
     /// are known by gossip. No checks unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<Check>,
-    /// Takes a backend out that does not accept connections: at most half of them at a time, and never the last.
+    pub check: Option<CheckSettings>,
+    /// Takes a backend out that does not accept connections: at most half of them at a time, and never the last. In HTTP mode
+    /// it can't be changed: a backend is taken out after 5 failed requests in a row, or if less than 80% of at least 20
+    /// requests in 10 seconds succeed.
     #[serde(default)]
     pub ejection: Ejection,
     /// How long a backend that is new or returns beside others takes to get its whole share of the connections; it begins
-    /// with a tenth of it. `0s` disables it. Default: `10s`.
+    /// with a tenth of it. `0s` disables it. In HTTP mode it can't be changed. Default: `10s`.
     #[serde(default = "slow_start")]
     pub slow_start: DurationIn<0>,
 }
@@ -108,6 +165,18 @@ pub enum Mode {
     /// Connections.
     #[default]
     Tcp,
+    /// HTTP requests.
+    Http,
+}
+
+impl Mode {
+    /// The word for it in settings.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+        }
+    }
 }
 
 /// How a backend is chosen.
@@ -169,7 +238,9 @@ pub struct ByName {
     pub backends: Option<Vec<Backend>>,
 }
 
-/// How many connections there may be.
+/// How many connections there may be. In HTTP mode, requests count as connections: those of a client, those that are forwarded,
+/// and those that are queued; one beyond the limits is answered with 429 or 503. The listener then accepts as many client
+/// connections as requests may be forwarded and queued, and 1024 more.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -178,7 +249,8 @@ pub struct Limits {
     /// How many connections one client address (IPv6: one /64 network) may have; further ones are closed.
     /// No limit unless given.
     pub per_client: Option<Count>,
-    /// How many connections each backend gets; when all have so many, further ones are queued. No limit unless given.
+    /// How many connections each backend gets; when all have so many, further ones are queued. Not in HTTP mode. No limit
+    /// unless given.
     pub per_backend: Option<Count>,
     /// How many connections may be queued, first in, first out; further ones are closed. Default: 1000.
     pub queue: NumberIn<0, 1_000_000>,
@@ -192,55 +264,17 @@ pub struct Limits {
 pub struct Timeouts {
     /// How long connecting to a backend may take, all attempts together. Default: `4s`.
     pub connect: Limit,
-    /// How long no byte may move in either direction before a connection is closed. Default: `1h`.
-    pub idle: Limit,
+    /// How long no byte may move in either direction before a connection is closed; in HTTP mode, how long a body may make no
+    /// progress. Unless given, `1h`; in HTTP mode `60s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Limit>,
+    /// How long the head of an answer may take in HTTP mode, counted from the last piece of the request's body. Unless given,
+    /// `60s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Limit>,
     /// How long connections continue after the drain of the member that they lead to has begun, or that of the balancer
     /// itself, which takes 10 seconds at most. Default: `30s`.
     pub drain: DurationIn<0>,
-}
-
-/// An active check.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Check {
-    /// The backend accepts connections: `tcp: {}`. Not used unless given.
-    #[serde(default)]
-    pub tcp: Option<TcpCheck>,
-    /// The backend answers a GET request. Not used unless given.
-    #[serde(default)]
-    pub http: Option<HttpCheck>,
-    /// The time between two checks of a backend. Default: `2s`.
-    #[serde(default = "every")]
-    pub every: DurationIn<10>,
-    /// How many checks in a row must succeed before a backend is up again. Default: 2.
-    #[serde(default = "rise")]
-    pub rise: InRow,
-    /// How many checks in a row must fail before a backend is down. Default: 3.
-    #[serde(default = "fall")]
-    pub fall: InRow,
-    /// How long one check may take. Default: `2s`.
-    #[serde(default = "check_timeout")]
-    pub timeout: Limit,
-}
-
-/// A connection that is closed at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TcpCheck {}
-
-/// A request with the method GET, by HTTP/1.1 without TLS.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HttpCheck {
-    /// The path with its query. Default: `/`.
-    #[serde(default = "root")]
-    pub path: String,
-    /// The `Host` header. The backend's own address unless given.
-    #[serde(default)]
-    pub host: Option<String>,
-    /// The status codes that mean success; 200 to 399 when there are none.
-    #[serde(default)]
-    pub status: Vec<NumberIn<100, 599>>,
 }
 
 /// Takes out backends that do not accept connections.
@@ -269,7 +303,8 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: DurationIn::of_millis::<4_000>(),
-            idle: DurationIn::of_millis::<3_600_000>(),
+            idle: None,
+            answer: None,
             drain: DurationIn::of_millis::<30_000>(),
         }
     }
@@ -285,26 +320,6 @@ fn weight() -> Weight {
     NumberIn::of::<1>()
 }
 
-fn slow_start() -> DurationIn<0> {
+pub(crate) fn slow_start() -> DurationIn<0> {
     DurationIn::of_millis::<10_000>()
-}
-
-fn every() -> DurationIn<10> {
-    DurationIn::of_millis::<2_000>()
-}
-
-fn rise() -> InRow {
-    NumberIn::of::<2>()
-}
-
-fn fall() -> InRow {
-    NumberIn::of::<3>()
-}
-
-fn check_timeout() -> Limit {
-    DurationIn::of_millis::<2_000>()
-}
-
-fn root() -> String {
-    "/".to_owned()
 }

@@ -1,13 +1,18 @@
 //! What `GET /backends` shows: each backend of each listener, and why it gets connections or not.
 
+use mesh::BaseUrl;
 use serde::Serialize;
 use tokio::time::Instant;
+use types::ServiceName;
+use types::backends::{Backend, BackendState};
 
 use crate::backend::{Slot, Standing};
+use crate::http::Front;
 use crate::listener::Listener;
 use crate::plan::Source;
 use crate::pool::Pool;
 use crate::service::Balancer;
+use crate::settings::Mode;
 
 /// All listeners of a balancer.
 #[derive(Debug, Serialize)]
@@ -49,11 +54,13 @@ struct ShownBackend {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    weight: u32,
+    weight: f64,
     backup: bool,
     connections: u32,
-    connections_total: u64,
-    failures_total: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections_total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failures_total: Option<u64>,
 }
 
 pub(crate) fn of(balancer: &Balancer) -> Shown {
@@ -65,12 +72,45 @@ fn shown_listener(listener: &Listener) -> ShownListener {
     ShownListener {
         name: listener.name.clone(),
         address: listener.address.to_string(),
-        mode: "tcp",
+        mode: if listener.forward.is_http { Mode::Http } else { Mode::Tcp }.as_str(),
         balance: listener.forward.balance.as_str(),
         connections: listener.meters.active(),
         queued: listener.admission.queued(),
-        targets: listener.pools.iter().map(|pool| shown_target(pool)).collect(),
+        targets: match listener.front.as_ref().and_then(|front| Some((front, front.service.as_ref()?))) {
+            Some((front, (service, _))) => vec![shown_service(front, service)],
+            None => listener.pools.iter().map(|pool| shown_target(pool)).collect(),
+        },
     }
+}
+
+/// The members of a service whose API is the target.
+fn shown_service(front: &Front, service: &ServiceName) -> ShownTarget {
+    let backends = front.mesh.backends(service).backends;
+    let shown = |backend: &Backend| {
+        let state = match backend.state {
+            BackendState::Serving | BackendState::SlowStart => Standing::Up,
+            BackendState::Unreachable | BackendState::Down | BackendState::NotServing => Standing::Down,
+            BackendState::Ejected => Standing::Ejected,
+            BackendState::Draining => Standing::Draining,
+        };
+        let member = backend.node.as_ref().map(ToString::to_string);
+        ShownBackend {
+            address: backend.address.clone(),
+            named: member.clone().unwrap_or_else(|| backend.address.clone()),
+            member,
+            state: state.as_str(),
+            why: backend.why.clone(),
+            weight: backend.weight,
+            backup: false,
+            connections: backend.in_flight,
+            connections_total: None,
+            failures_total: None,
+        }
+    };
+    let backends: Vec<_> = backends.iter().map(shown).collect();
+    let is_up = |backend: &ShownBackend| backend.state == Standing::Up.as_str();
+    let why = (!backends.iter().any(is_up)).then(|| format!("no member serves {service}"));
+    ShownTarget { hosts: Vec::new(), service: Some(service.to_string()), listener: None, why, backends }
 }
 
 fn shown_target(pool: &Pool) -> ShownTarget {
@@ -89,11 +129,11 @@ fn shown_target(pool: &Pool) -> ShownTarget {
             member: None,
             state: "unresolved",
             why: Some(why.clone()),
-            weight: 0,
+            weight: 0.0,
             backup: false,
             connections: 0,
-            connections_total: 0,
-            failures_total: 0,
+            connections_total: Some(0),
+            failures_total: Some(0),
         });
         slots.iter().map(|slot| shown_backend(slot, now)).chain(without_address).collect()
     });
@@ -104,6 +144,7 @@ fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {
     let standing = slot.standing(now);
     let why = match standing {
         Standing::Up => slot.failure.as_ref().map(|why| format!("the last connect failed: it {why}")),
+        Standing::Ejected if slot.ejected().is_some() => slot.ejected().map(ToOwned::to_owned),
         Standing::Ejected => {
             let last = slot.failure.as_deref().unwrap_or("accepts no connections");
             Some(format!("{} failed connects in a row: it {last}", slot.ejection.row() + 1))
@@ -121,10 +162,10 @@ fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {
         member: slot.of.member.as_ref().map(|(node, _)| node.to_string()),
         state: standing.as_str(),
         why,
-        weight: slot.of.weight,
+        weight: f64::from(slot.of.weight),
         backup: slot.of.is_backup,
-        connections: slot.connections,
-        connections_total: slot.opened,
-        failures_total: slot.failed,
+        connections: slot.connections + slot.url.as_ref().map_or(0, BaseUrl::in_flight),
+        connections_total: Some(slot.opened + slot.url.as_ref().map_or(0, BaseUrl::reached)),
+        failures_total: Some(slot.failed),
     }
 }

@@ -23,12 +23,14 @@ use types::{Generation, Phase, Role, RoleState};
 
 use crate::LoadBalancer;
 
+mod access_log;
 mod choosing;
 mod copying;
 mod described;
 mod introduction;
 mod lifecycle;
 mod limits;
+mod requests;
 
 /// How long a condition may take to hold.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,12 +53,17 @@ struct Running {
 impl Running {
     /// With these listeners.
     async fn with(listeners: Value, members: Vec<Member>) -> Self {
+        Self::with_settings(listeners, json!({}), members).await
+    }
+
+    /// With these listeners and other settings.
+    async fn with_settings(listeners: Value, mut settings: Value, members: Vec<Member>) -> Self {
         let role = Role::Service { service: LoadBalancer.service_type().into(), shard: None };
         let (mut context, _failures) = Context::for_test(role);
         let (views, receiver) = watch::channel(view(members));
         context.mesh = Mesh::new(receiver.clone(), Targets::any(), Limits::default());
         context.view = receiver;
-        let settings = json!({ "listeners": listeners });
+        settings["listeners"] = listeners;
         let prepared = LoadBalancer.prepare(&settings).unwrap_or_else(|error| panic!("{error}"));
         let service = prepared.start(context.clone()).await.unwrap();
         Self { context, service, views }
@@ -74,14 +81,14 @@ impl Running {
     }
 
     async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.addr("main")).await.unwrap()
+        or_reset(TcpStream::connect(self.addr("main")).await).await
     }
 
     /// Connects from an address of this machine.
     async fn connect_from(&self, source: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
-        socket.connect(self.addr("main")).await.unwrap()
+        or_reset(socket.connect(self.addr("main")).await).await
     }
 
     /// The name of the backend that a new connection gets; empty if it is closed instead.
@@ -124,6 +131,20 @@ impl Running {
 
     async fn until_states_are(&self, wanted: &[&str]) {
         eventually(&format!("the states are {wanted:?}"), async || self.states().await == wanted).await;
+    }
+}
+
+/// A connection. If the balancer has reset it before the system reported it as open, another one that is reset.
+async fn or_reset(connected: std::io::Result<TcpStream>) -> TcpStream {
+    match connected {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (other, _) = listener.accept().await.unwrap();
+            crate::relay::reset(&other);
+            stream
+        }
+        connected => connected.unwrap(),
     }
 }
 

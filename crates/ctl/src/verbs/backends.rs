@@ -1,4 +1,4 @@
-//! `ctl backends`: where each gateway sends requests, and why a backend gets none.
+//! `ctl backends`: where each gateway or load balancer sends requests or connections, and why a backend gets none.
 
 use types::ServiceName;
 use types::api::Member;
@@ -15,13 +15,14 @@ use crate::service::{self, GATEWAYS};
 Examples:
   ctl backends
   ctl backends --service edge
+  ctl backends --service load_balancer
   ctl backends -o json
 
-Each gateway judges its backends by itself: by their response times, by the requests that it has in flight to them, and by \
-failures. The estimate decides among two backends drawn at random. An ejected backend gets requests again after one has \
-succeeded.")]
+Each gateway or load balancer judges its backends by itself: by their response times, by the requests that it has in \
+flight to them, by failures and checks. The estimate decides among two backends drawn at random. An ejected backend gets \
+requests again after one has succeeded.")]
 pub(crate) struct Args {
-    /// The service of the gateways, if several have the type api_gateway
+    /// The service of the gateways, if several have the type api_gateway, or of load balancers
     #[arg(long, value_name = "NAME")]
     service: Option<ServiceName>,
     #[command(flatten)]
@@ -89,7 +90,7 @@ fn table(answers: &[Backends], now_ms: u64) -> String {
             rows.extend(pool.backends.iter().map(|backend| row(answer, pool, backend, now_ms)));
         }
     }
-    let header = ["GATEWAY", "POOL", "BACKEND", "STATE", "IN FLIGHT", "ESTIMATE", "WEIGHT", "WHY"];
+    let header = ["NODE", "POOL", "BACKEND", "STATE", "IN FLIGHT", "ESTIMATE", "WEIGHT", "WHY"];
     render::table(&header, &rows)
 }
 
@@ -147,10 +148,10 @@ mod tests {
         assert_eq!(
             table(&answers, 5_000),
             "\
-GATEWAY  POOL     BACKEND     STATE       IN FLIGHT  ESTIMATE  WEIGHT  WHY
-g        storage  a           serving     3          1.2 ms    1       -
-g        storage  b           ejected     0          -         1       5 requests in a row failed; probed in 12s
-g        /files   http://h:3  slow_start  0          -         9       for 4s"
+NODE  POOL     BACKEND     STATE       IN FLIGHT  ESTIMATE  WEIGHT  WHY
+g     storage  a           serving     3          1.2 ms    1       -
+g     storage  b           ejected     0          -         1       5 requests in a row failed; probed in 12s
+g     /files   http://h:3  slow_start  0          -         9       for 4s"
         );
         assert_eq!(names(&answers), ["http://h:1/svc/storage", "http://h:2/svc/storage", "http://h:3"]);
     }

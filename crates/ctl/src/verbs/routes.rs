@@ -132,7 +132,18 @@ fn name(route: &Route) -> String {
     route.name.clone().unwrap_or_else(|| route.place.clone())
 }
 
+/// Where it leads, and how the member or address is chosen where that is not the default.
 fn target(route: &Route) -> String {
+    let balance = route.balance.as_deref().filter(|balance| !["two_choices", "weights"].contains(balance));
+    let how = match (&route.affinity, balance) {
+        (Some(affinity), _) => format!(", affinity by {affinity}"),
+        (None, Some(balance)) => format!(", {balance}"),
+        (None, None) => String::new(),
+    };
+    destination(route) + &how
+}
+
+fn destination(route: &Route) -> String {
     let target = &route.target;
     if let Some(service) = &target.service {
         format!("service {service}")
@@ -212,6 +223,19 @@ api        *.shop.example  /api         GET,PUT  service storage  keys partners;
         ] {
             let route = route(json!({"place": "/routes/0", "target": of, "limits": {}}));
             assert_eq!(target(&route), shown);
+        }
+    }
+
+    #[test]
+    fn a_route_that_chooses_in_its_own_way_says_so() {
+        for (how, shown) in [
+            (json!({"balance": "two_choices"}), "service storage"),
+            (json!({"balance": "round_robin"}), "service storage, round_robin"),
+            (json!({"affinity": "cookie sid"}), "service storage, affinity by cookie sid"),
+        ] {
+            let mut value = json!({"place": "/routes/0", "target": {"service": "storage"}, "limits": {}});
+            value.as_object_mut().unwrap().extend(how.as_object().unwrap().clone());
+            assert_eq!(target(&route(value)), shown);
         }
     }
 

@@ -1,10 +1,12 @@
 //! The fields that a proxy adds to a request last: the client's address, host, scheme, path prefix and request id.
 
 use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use rand::RngExt;
 use types::api;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -69,9 +71,16 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     });
     given.cloned().unwrap_or_else(|| {
         let mut text = Uuid::encode_buffer();
-        let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+        let id = new_id(SystemTime::now()).hyphenated().encode_lower(&mut text);
         HeaderValue::from_str(id).expect("digits and hyphens fit into a header")
     })
+}
+
+/// A UUID of version 7. `Uuid::now_v7` would take a lock that all cores share, and ask the system for random bytes each time.
+fn new_id(now: SystemTime) -> Uuid {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    Builder::from_unix_timestamp_millis(millis, &rand::rng().random()).into_uuid()
 }
 
 #[cfg(test)]

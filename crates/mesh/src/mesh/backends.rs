@@ -7,6 +7,7 @@ use types::backends::{Backend, BackendPool, BackendState};
 use types::{Phase, ServiceName};
 
 use super::Mesh;
+use super::series::shown_weight;
 use crate::base_url::BaseUrl;
 use crate::choose::{SLOW_START, share};
 use crate::outlier::Service;
@@ -44,10 +45,11 @@ impl Mesh {
     ) -> BackendPool {
         let now = Instant::now();
         let addresses: Vec<_> = addresses.into_iter().collect();
-        let oldest = addresses.iter().map(|(url, _)| url.state().age(now)).max().unwrap_or_default();
+        let oldest = addresses.iter().map(|(url, _)| url.state().serving_for(now)).max().unwrap_or_default();
         let backends = addresses.iter().map(|(url, weight)| {
-            let in_use = self.0.in_use(url, true, url.state().age(now), oldest, now);
-            Backend { weight: *weight, ..backend(url, in_use, now) }
+            let in_use = self.0.in_use(url, true, url.state().serving_for(now), oldest, now);
+            let weight = shown_weight(*weight, |age| share(1, age), url.state().serving_for(now), oldest);
+            shown(backend(url, in_use, now), weight)
         });
         BackendPool { name: route.to_owned(), panic: false, backends: backends.collect() }
     }
@@ -89,7 +91,12 @@ impl super::Inner {
         } else {
             out_of_use(member)
         };
-        Backend { node: Some(member.node.clone()), ..backend(&member.url, state, now) }
+        let age = member.serving_for(now);
+        let weight = match member.is_replaceable() {
+            true => shown_weight(1, |age| share(1, age), age, oldest),
+            false => 1.0,
+        };
+        shown(Backend { node: Some(member.node.clone()), ..backend(&member.url, state, now) }, weight)
     }
 
     /// The state of an address that requests may be sent to.
@@ -102,6 +109,9 @@ impl super::Inner {
         now: Instant,
     ) -> Shown {
         let state = url.state();
+        if let Some(why) = state.why_down() {
+            return (BackendState::Down, Some(format!("its checks fail: it {why}")), None);
+        }
         if is_replaceable && let Some((reason, left)) = state.ejection(now) {
             return (BackendState::Ejected, Some(reason.in_words().to_owned()), Some(left));
         }
@@ -144,6 +154,18 @@ fn backend(url: &BaseUrl, (state, why, left): Shown, now: Instant) -> Backend {
         until_ms: until.and_then(|until| u64::try_from(until.as_millis()).ok()),
         in_flight: url.in_flight(),
         estimate_ms: estimate,
-        weight: 1,
+        weight: 0.0,
+    }
+}
+
+/// With its weight, if it gets requests.
+fn shown(backend: Backend, weight: f64) -> Backend {
+    match backend.state {
+        BackendState::Serving | BackendState::SlowStart => Backend { weight, ..backend },
+        BackendState::Unreachable
+        | BackendState::Down
+        | BackendState::Ejected
+        | BackendState::Draining
+        | BackendState::NotServing => Backend { weight: 0.0, ..backend },
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
-use types::Target;
+use types::{KeyHash, NodeId, Target};
 
 use super::{Goal, History, Inner};
+use crate::balance::Balance;
 use crate::base_url::BaseUrl;
-use crate::choose::{Health, Standing, choose, choose_by_share, share};
+use crate::choose::{Health, Standing, share};
 use crate::error::MeshError;
 use crate::outlier::{EjectionReason, Service, may_eject};
 use crate::roster::Prospect;
@@ -35,10 +36,58 @@ pub(super) struct Chosen {
     pub(super) is_probe: bool,
 }
 
+/// How many candidates of a request fit without an allocation.
+const FEW: usize = 8;
+
+/// The candidates of a request.
+struct Candidates<'a> {
+    few: [Option<Candidate<'a>>; FEW],
+    len: usize,
+    /// All beyond those.
+    others: Vec<Candidate<'a>>,
+}
+
 /// A candidate for a request.
+#[derive(Clone, Copy)]
 struct Candidate<'a> {
     url: &'a BaseUrl,
+    /// The node, if it is a member.
+    node: Option<&'a NodeId>,
     standing: Standing,
+}
+
+impl<'a> Candidates<'a> {
+    fn get(&self, at: usize) -> Option<&Candidate<'a>> {
+        match self.few.get(at) {
+            Some(candidate) => candidate.as_ref(),
+            None => self.others.get(at - FEW),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Candidate<'a>> {
+        self.few.iter().flatten().chain(&self.others)
+    }
+}
+
+impl Candidate<'_> {
+    /// What it is called on every node. A member keeps its name when it starts again on another port.
+    fn name(&self) -> KeyHash {
+        KeyHash::of(self.node.map_or(self.url.as_str(), NodeId::as_str).as_bytes())
+    }
+}
+
+impl<'a> FromIterator<Candidate<'a>> for Candidates<'a> {
+    fn from_iter<I: IntoIterator<Item = Candidate<'a>>>(candidates: I) -> Self {
+        let mut all = Self { few: [None; FEW], len: 0, others: Vec::new() };
+        for candidate in candidates {
+            match all.few.get_mut(all.len) {
+                Some(free) => *free = Some(candidate),
+                None => all.others.push(candidate),
+            }
+            all.len += 1;
+        }
+        all
+    }
 }
 
 impl Inner {
@@ -59,25 +108,25 @@ impl Inner {
     fn pick(&self, goal: &Goal<'_>, tried: &[BaseUrl]) -> Result<Pick, MeshError> {
         let now = Instant::now();
         match *goal {
-            Goal::Addresses { urls, may_repeat, weights } => {
-                let candidates = urls.iter().enumerate().map(|(at, url)| {
+            Goal::Addresses { urls, may_repeat, weights, balance, .. } => {
+                let up = urls.iter().enumerate().filter(|(_, url)| !url.state().is_down());
+                let candidates = up.map(|(at, url)| {
                     let weight = weights.get(at).copied().unwrap_or(1);
-                    let share = share(weight, url.state().age(now));
-                    Candidate { url, standing: self.standing(url, tried, true, share, now) }
+                    let share = share(weight, url.state().serving_for(now));
+                    Candidate { url, node: None, standing: self.standing(url, tried, true, share, now) }
                 });
-                let (candidates, by_share) = (candidates.collect::<Vec<_>>(), !weights.is_empty());
-                self.choose(&candidates, may_repeat, by_share).ok_or(MeshError::NoAddress)
+                self.choose(&candidates.collect(), may_repeat, balance).ok_or_else(|| goal.unknown())
             }
-            Goal::Service { service, target, may_repeat } => {
+            Goal::Service { service, target, may_repeat, balance } => {
                 let catalog = self.roster.catalog();
                 let target = catalog.resolve(service, target);
                 let members = catalog.members(service).iter().filter(|member| member.serves(target));
                 let candidates = members.map(|member| {
                     let share = share(1, member.serving_for(now));
                     let standing = self.standing(&member.url, tried, member.is_replaceable(), share, now);
-                    Candidate { url: &member.url, standing }
+                    Candidate { url: &member.url, node: Some(&member.node), standing }
                 });
-                Ok(self.choose(&candidates.collect::<Vec<_>>(), may_repeat, false).unwrap_or_else(|| {
+                Ok(self.choose(&candidates.collect(), may_repeat, balance).unwrap_or_else(|| {
                     let kind = self.targets.kind(service);
                     Pick::NoMember(catalog.prospect(service, target, &kind, now))
                 }))
@@ -103,18 +152,16 @@ impl Inner {
         }
     }
 
-    /// Chooses one of the candidates, by cost or by their shares alone; `None` if there is none.
-    fn choose(&self, candidates: &[Candidate<'_>], may_repeat: bool, by_share: bool) -> Option<Pick> {
+    /// Chooses one of the candidates; `None` if there is none.
+    fn choose(&self, candidates: &Candidates<'_>, may_repeat: bool, balance: Balance<'_>) -> Option<Pick> {
         if let Some(probe) = self.probe(candidates, may_repeat) {
             return Some(Pick::To(Chosen { url: probe.clone(), is_probe: true }));
         }
         let standing = |at: usize| candidates.get(at).map(|candidate| candidate.standing);
-        let (len, mut random) = (candidates.len(), rand::rng());
-        let at = match by_share {
-            true => choose_by_share(len, standing, &mut random)?,
-            false => choose(len, standing, &mut random)?,
-        };
-        let chosen = &candidates[at];
+        let nobody = || KeyHash::of(&[]);
+        let name = |at: usize| candidates.get(at).map_or_else(nobody, Candidate::name);
+        let at = balance.choose(candidates.len, standing, name, &mut rand::rng())?;
+        let chosen = candidates.get(at)?;
         Some(if chosen.standing.tried {
             Pick::OnlyTried
         } else {
@@ -124,7 +171,10 @@ impl Inner {
 
     /// An ejected address whose time has passed, if this request may find out whether it works again. The budget pays for it,
     /// since the request may have to be sent a second time.
-    fn probe<'a>(&self, candidates: &[Candidate<'a>], may_repeat: bool) -> Option<&'a BaseUrl> {
+    fn probe<'a>(&self, candidates: &Candidates<'a>, may_repeat: bool) -> Option<&'a BaseUrl> {
+        if !candidates.iter().any(|candidate| candidate.standing.health == Health::Ejected) {
+            return None;
+        }
         let now = Instant::now();
         let is_due = |url: &BaseUrl| match url.state().service(now) {
             Service::In | Service::Ejected => false,
@@ -149,7 +199,9 @@ impl Inner {
         let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let pool: Vec<BaseUrl> = match *goal {
-            Goal::Addresses { urls, .. } => urls.to_vec(),
+            Goal::Addresses { urls, .. } => {
+                urls.iter().filter(|url| !url.state().is_down()).cloned().collect()
+            }
             Goal::Service { service, .. } => {
                 let catalog = self.roster.catalog();
                 let members = catalog.members(service).iter();
@@ -188,7 +240,13 @@ impl Inner {
             let deadline = began + limit.saturating_sub(before);
             let is_late = Instant::now() >= deadline;
             match pick {
-                Pick::To(chosen) => return Ok(chosen),
+                Pick::To(chosen) => {
+                    // The service may have its first member.
+                    if history.upstream.is_none() {
+                        history.upstream = self.upstream(goal);
+                    }
+                    return Ok(chosen);
+                }
                 Pick::NoMember(Prospect::Never) => return Err(goal.unknown()),
                 Pick::OnlyTried if is_late => {
                     let refused = history
@@ -206,7 +264,8 @@ impl Inner {
             let deadline = history.deadline.map_or(deadline, |own| own.0.min(deadline));
             if place.is_none() {
                 let all = self.counts.waiting.enter();
-                place = self.waiting.enter_below(self.limits.waiting).map(|own| (own, all));
+                let alike = self.upstream_or_vacant(goal, history).waits();
+                place = self.waiting.enter_below(self.limits.waiting).map(|own| (own, all, alike));
             }
             if place.is_none() {
                 return Err(MeshError::QueueFull { waiting: self.limits.waiting });
@@ -237,7 +296,7 @@ impl Inner {
     }
 
     fn refused(&self, goal: &Goal<'_>, waited: Duration) -> MeshError {
-        let Goal::Service { service, target, .. } = *goal else { return MeshError::NoAddress };
+        let Goal::Service { service, target, .. } = *goal else { return goal.unknown() };
         let (service, catalog) = (service.clone(), self.roster.catalog());
         let spare = catalog.spare(&service, &self.targets.kind(&service)).cloned();
         match catalog.resolve(&service, target) {

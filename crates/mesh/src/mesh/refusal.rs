@@ -6,16 +6,16 @@ use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use types::{ErrorKind, Problem};
 
 use super::LAST_ANSWER;
+use crate::pool::Received;
 
 /// The longest refusal that is read, in bytes.
 const MAX_REFUSAL: usize = 64 * 1024;
 
 /// The problem with which a member refused a request without processing it.
-pub(super) async fn refusal(answer: Response<Incoming>) -> Problem {
+pub(super) async fn refusal(answer: Response<Received>) -> Problem {
     let status = answer.status();
     let problem = whole(answer).await.and_then(|body| serde_json::from_slice(&body).ok());
     problem.unwrap_or_else(|| {
@@ -25,7 +25,7 @@ pub(super) async fn refusal(answer: Response<Incoming>) -> Problem {
 }
 
 /// The body of a refusal; `None` if it is too long or does not arrive in time.
-pub(super) async fn whole(answer: Response<Incoming>) -> Option<Bytes> {
+pub(super) async fn whole(answer: Response<Received>) -> Option<Bytes> {
     let read = Limited::new(answer.into_body(), MAX_REFUSAL).collect();
     let body = tokio::time::timeout(LAST_ANSWER, read).await.ok()?.ok()?;
     Some(body.to_bytes())

@@ -1,7 +1,12 @@
 //! A listener that a service opens itself, for any protocol. It finishes the requests in flight before it closes.
+//!
+//! Those that forward are served on the cores: each accepts and serves connections of its own, and one task on the shared
+//! runtime for each of them waits for its end.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,14 +14,16 @@ use http::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 use tracing::{info, warn};
 use types::ReasonCode;
 
-use super::accept::{AcceptLimits, Stop, accept};
+use super::accept::{AcceptLimits, Acceptor, Stop, accept_on, holding};
 use super::in_flight::InFlight;
-use super::{Protocols, ServeLimits, serve, serve_with};
-use crate::{Context, Health};
+use super::{ListenerMeters, Protocols, ServeLimits, Shared, serve, serve_on};
+use crate::cores::Core;
+use crate::{Context, CoreListener, Health, ServiceError};
 
 /// The task of a listener has ended though it was not stopped.
 const LISTENER_ENDED: ReasonCode = ReasonCode::new("listener-ended");
@@ -31,7 +38,8 @@ const QUIET: Duration = Duration::from_millis(30);
 /// ```
 /// use std::sync::Arc;
 ///
-/// use plugin::{AcceptLimits, Context, DrainingListener, Health, InFlight, Service, ServiceError, async_trait, axum};
+/// use plugin::{AcceptLimits, Context, DrainingListener, Health, InFlight, ListenerMeters};
+/// use plugin::{Service, ServiceError, async_trait, axum};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
 /// /// Answers each byte with the same byte.
@@ -39,7 +47,7 @@ const QUIET: Duration = Duration::from_millis(30);
 ///
 /// async fn start(cx: &Context) -> Result<Arc<dyn Service>, ServiceError> {
 ///     let address = "127.0.0.1:0".parse().expect("an address");
-///     let listener = cx.listen("echo", "tcp", address).await?;
+///     let listener = cx.listen_on_cores("echo", "tcp", address)?;
 ///     let in_flight = InFlight::default();
 ///     let limits = AcceptLimits { connections: 100, grace: std::time::Duration::from_secs(1) };
 ///     let counted = in_flight.clone();
@@ -54,7 +62,10 @@ const QUIET: Duration = Duration::from_millis(30);
 ///             }
 ///         }
 ///     };
-///     Ok(Arc::new(Echo(DrainingListener::connections(cx, "echo listener", listener, in_flight, limits, connection))))
+///     let meters = ListenerMeters::default();
+///     let running =
+///         DrainingListener::connections(cx, "echo listener", listener, in_flight, limits, meters, connection);
+///     Ok(Arc::new(Echo(running)))
 /// }
 ///
 /// #[async_trait]
@@ -87,6 +98,8 @@ pub struct DrainingListener {
     name: String,
     in_flight: InFlight,
     stop: Stop,
+    /// Cancelled once one core has ended to serve the listener.
+    ended: CancellationToken,
     /// Cancelled once the listener and every connection are closed.
     closed: CancellationToken,
 }
@@ -105,16 +118,22 @@ impl DrainingListener {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
-        let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
-        let serving = serve(listener, service, stop.clone(), limits);
-        Self::run(cx, name, name.to_owned(), in_flight, stop, serving)
+        let this = Self::new(cx, name.to_owned(), in_flight);
+        let serving = serve(listener, service, this.stop.clone(), limits);
+        let guards = (this.ended.clone().drop_guard(), this.closed.clone().drop_guard());
+        cx.tasks.spawn(name, async move {
+            let _guards = guards;
+            serving.await;
+            Ok(())
+        });
+        this
     }
 
-    /// The same with the protocols of a named listener.
+    /// The same on the cores, with the protocols of a named listener.
     pub fn named<S>(
         cx: &Context,
         name: &str,
-        listener: TcpListener,
+        listener: CoreListener,
         in_flight: InFlight,
         limits: ServeLimits,
         protocols: Protocols,
@@ -124,44 +143,81 @@ impl DrainingListener {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
-        let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
-        let serving = serve_with(listener, service, stop.clone(), limits, protocols);
-        Self::run(cx, "listener", name.to_owned(), in_flight, stop, serving)
+        let this = Self::new(cx, name.to_owned(), in_flight);
+        let shared = Shared::new(limits, protocols);
+        let sockets = listener.into_sockets();
+        let acceptor = shared.acceptor(sockets.len());
+        let stop = this.stop.clone();
+        this.run_on_cores(cx, "listener", sockets, move |core, listener| {
+            serve_on(core, listener, service, stop, acceptor, shared)
+        });
+        this
     }
 
-    /// Serves any other protocol like [`accept`]. The connections must count their requests in `in_flight`.
+    /// Serves any other protocol like [`accept`](super::accept()) on the cores. The connections must count their requests in
+    /// `in_flight`.
     pub fn connections<C>(
         cx: &Context,
         name: &'static str,
-        listener: TcpListener,
+        listener: CoreListener,
         in_flight: InFlight,
         limits: AcceptLimits,
-        connection: impl FnMut(TcpStream, SocketAddr, CancellationToken) -> C + Send + 'static,
+        meters: ListenerMeters,
+        connection: impl FnMut(TcpStream, SocketAddr, CancellationToken) -> C + Clone + Send + 'static,
     ) -> Self
     where
         C: Future<Output = ()> + Send + 'static,
     {
-        let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
-        let serving = accept(listener, stop.clone(), limits, connection);
-        Self::run(cx, name, name.to_owned(), in_flight, stop, serving)
+        let this = Self::new(cx, name.to_owned(), in_flight);
+        let sockets = listener.into_sockets();
+        let acceptor = Acceptor::new(limits, sockets.len(), meters);
+        let stop = this.stop.clone();
+        this.run_on_cores(cx, name, sockets, move |core, listener| {
+            accept_on(core, listener, stop, acceptor, holding(connection))
+        });
+        this
     }
 
-    fn run(
+    fn new(cx: &Context, name: String, in_flight: InFlight) -> Self {
+        let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
+        let (ended, closed) = (CancellationToken::new(), CancellationToken::new());
+        Self { name, in_flight, stop, ended, closed }
+    }
+
+    /// Serves each socket on its core, in tasks of this name. If they are aborted, so are the connections.
+    fn run_on_cores<F>(
+        &self,
         cx: &Context,
         task: &'static str,
-        name: String,
-        in_flight: InFlight,
-        stop: Stop,
-        serving: impl Future<Output = ()> + Send + 'static,
-    ) -> Self {
-        let closed = CancellationToken::new();
-        let on_close = closed.clone().drop_guard();
-        cx.tasks.spawn(task, async move {
-            let _on_close = on_close;
-            serving.await;
-            Ok(())
-        });
-        Self { name, in_flight, stop, closed }
+        sockets: Vec<(Core, std::net::TcpListener)>,
+        serve: impl FnOnce(usize, TcpListener) -> F + Clone + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let closed = Arc::new(self.closed.clone().drop_guard());
+        for (core, socket) in sockets {
+            let (closed, ended) = (Arc::clone(&closed), self.ended.clone().drop_guard());
+            let (name, stop, index, serve) =
+                (self.name.clone(), self.stop.clone(), core.index, serve.clone());
+            let serving = core.handle.spawn(async move {
+                // Here, because it belongs to the runtime of the core from now on.
+                serve(index, TcpListener::from_std(socket)?).await;
+                io::Result::Ok(())
+            });
+            let serving = AbortOnDropHandle::new(serving);
+            cx.tasks.spawn(task, async move {
+                let (_closed, _ended) = (closed, ended);
+                let outcome = serving.await.map_err(io::Error::other).flatten();
+                if stop.has_begun() {
+                    return Ok(());
+                }
+                let message = format!("core {index} does not serve the listener `{name}` any more");
+                Err(match outcome {
+                    Ok(()) => ServiceError::internal(message),
+                    Err(error) => ServiceError::internal(message).source(error),
+                })
+            });
+        }
     }
 
     /// Cancelled when the drain begins.
@@ -169,9 +225,9 @@ impl DrainingListener {
         self.stop.accepting.clone()
     }
 
-    /// `Failed` if the listener has ended without having been stopped.
+    /// `Failed` if the listener has ended without having been stopped, even if on one core only.
     pub fn health(&self) -> Health {
-        if self.closed.is_cancelled() && !self.stop.accepting.is_cancelled() {
+        if self.ended.is_cancelled() && !self.stop.accepting.is_cancelled() {
             return Health::failed(LISTENER_ENDED, format!("the listener `{}` has ended", self.name));
         }
         Health::Ready
@@ -202,86 +258,4 @@ impl DrainingListener {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::ErrorKind;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::timeout;
-
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(30);
-
-    /// A protocol of single bytes: each is answered, but a zero only after `release` is cancelled.
-    async fn listen(cx: &Context, release: &CancellationToken) -> (DrainingListener, SocketAddr) {
-        let listener = cx.listen("bytes", "tcp", "127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let in_flight = InFlight::default();
-        let (counted, release) = (in_flight.clone(), release.clone());
-        let connection = move |mut stream: TcpStream, _, stopping: CancellationToken| {
-            let (in_flight, release) = (counted.clone(), release.clone());
-            async move {
-                while let Some(Ok(byte)) = stopping.run_until_cancelled(stream.read_u8()).await {
-                    let _one = in_flight.enter();
-                    if byte == 0 {
-                        release.cancelled().await;
-                    }
-                    stream.write_u8(byte).await.unwrap();
-                }
-            }
-        };
-        let limits = AcceptLimits { connections: 2, grace: Duration::from_millis(100) };
-        (DrainingListener::connections(cx, "bytes", listener, in_flight, limits, connection), address)
-    }
-
-    #[tokio::test]
-    async fn requests_in_flight_finish_and_no_new_connections_are_accepted() {
-        let (cx, mut failures) = Context::for_test("gateway".parse().unwrap());
-        let release = CancellationToken::new();
-        let (listener, address) = listen(&cx, &release).await;
-        assert_eq!(cx.endpoints.urls()["bytes"], format!("tcp://{address}"));
-        let mut busy = TcpStream::connect(address).await.unwrap();
-        let mut idle = TcpStream::connect(address).await.unwrap();
-        for stream in [&mut busy, &mut idle] {
-            stream.write_u8(7).await.unwrap();
-            assert_eq!(stream.read_u8().await.unwrap(), 7);
-        }
-        busy.write_u8(0).await.unwrap();
-        while listener.in_flight.count() == 0 {
-            tokio::task::yield_now().await;
-        }
-        let finish = async {
-            listener.draining().cancelled().await;
-            assert_eq!(listener.health(), Health::Ready);
-            while let Ok(stream) = TcpStream::connect(address).await {
-                drop(stream);
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            release.cancel();
-            busy.read_u8().await.unwrap()
-        };
-        let (drained, last) = tokio::join!(timeout(LONG, listener.drain(Instant::now() + LONG)), finish);
-        drained.expect("the last request has ended");
-        assert_eq!(last, 0);
-        for _ in 0..2 {
-            timeout(LONG, listener.stop()).await.expect("every connection is closed");
-        }
-        assert_eq!(idle.read_u8().await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
-        assert!(failures.try_recv().is_err());
-    }
-
-    #[tokio::test]
-    async fn a_request_that_never_ends_is_aborted_after_the_deadline_and_the_grace() {
-        let (cx, _failures) = Context::for_test("gateway".parse().unwrap());
-        let (listener, address) = listen(&cx, &CancellationToken::new()).await;
-        let mut stuck = TcpStream::connect(address).await.unwrap();
-        stuck.write_u8(0).await.unwrap();
-        while listener.in_flight.count() == 0 {
-            tokio::task::yield_now().await;
-        }
-        let soon = Instant::now() + Duration::from_millis(50);
-        timeout(LONG, listener.drain(soon)).await.expect("its deadline has passed");
-        timeout(LONG, listener.stop()).await.expect("its grace has passed");
-        assert!(stuck.read_u8().await.is_err());
-    }
-}
+mod tests;

@@ -2,14 +2,12 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
-use futures_util::FutureExt;
-use futures_util::future::FusedFuture;
 use futures_util::stream::FuturesUnordered;
 use http::header::{CONNECTION, COOKIE, HOST, HeaderValue};
 use http::request::Parts;
@@ -21,11 +19,12 @@ use mesh::head::{HeadError, is_about_all, refuse};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 use tokio_io_timeout::TimeoutWriter;
-use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use super::meters::Spoken;
+use super::refusal::{RefusalReason, RefusedHead};
+use super::slots::{Activity, Order};
 use super::standstill::{Streams, poll_all, watched};
 use super::{Client, Shared, answer, refused};
 
@@ -49,6 +48,10 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a client may take to close a connection that is not used any more.
 const CLOSING: Duration = Duration::from_secs(5);
+/// The same if another client waits for its place.
+const MAKING_ROOM: Duration = Duration::from_secs(1);
+/// What ends a connection after its requests.
+const ENDING: [Order; 3] = [Order::Drain, Order::Stop, Order::Last];
 
 /// Serves HTTP/2 on a connection until it ends. The first head must arrive before `due`. A drain or a stop sends GOAWAY:
 /// requests that are open, or on their way, are still answered.
@@ -58,7 +61,7 @@ pub(super) async fn serve<T, S>(
     client: Client,
     service: S,
     shared: Arc<Shared>,
-    stopping: CancellationToken,
+    activity: Activity,
 ) where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -69,7 +72,7 @@ pub(super) async fn serve<T, S>(
     transport.set_timeout(Some(shared.limits.send_timeout));
     let streams = Streams::new(shared.limits.send_timeout);
     let peer = client.peer;
-    let draining = shared.draining.clone();
+    let meters = shared.protocols.meters.clone();
     let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
     builder
         .timer(TokioTimer::new())
@@ -85,24 +88,38 @@ pub(super) async fn serve<T, S>(
     let io = TokioIo::new(Box::pin(transport));
     let mut connection = builder.serve_connection(io, with_refusals(service, client, shared));
     let mut running = FuturesUnordered::new();
-    let mut ending = pin!(ending(&draining, &stopping).fuse());
     let mut idle = Box::pin(sleep_until(due));
-    let (mut is_idle, mut is_closing) = (true, false);
+    let (mut is_idle, mut is_closing, mut is_ending) = (true, false, false);
     let ended = poll_fn(|cx| {
+        activity.watch(cx);
         let mut connection = Pin::new(&mut connection);
-        if !ending.is_terminated() && ending.as_mut().poll(cx).is_ready() {
-            is_closing = true;
+        if !is_ending && ENDING.iter().any(|order| activity.has(*order)) {
+            (is_ending, is_closing) = (true, true);
             connection.as_mut().graceful_shutdown();
         }
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
         }
-        running.extend(streams.take());
+        let new = streams.take();
+        let has_begun = !new.is_empty();
+        running.extend(new);
         let has_none = poll_all(&mut running, cx).is_ready();
-        if has_none && !is_idle {
-            idle.as_mut().reset(Instant::now() + IDLE);
+        // A request may have begun and ended since the last look.
+        if has_begun || has_none != is_idle {
+            is_idle = has_none;
+            if is_idle {
+                idle.as_mut().reset(Instant::now() + IDLE);
+                activity.idle();
+            } else {
+                activity.busy();
+            }
         }
-        is_idle = has_none;
+        if !is_closing && activity.makes_room() {
+            is_closing = true;
+            connection.as_mut().graceful_shutdown();
+            idle.as_mut().reset(Instant::now() + MAKING_ROOM);
+            cx.waker().wake_by_ref();
+        }
         while is_idle && idle.as_mut().poll(cx).is_ready() {
             if is_closing {
                 return Poll::Ready(None);
@@ -117,17 +134,17 @@ pub(super) async fn serve<T, S>(
     })
     .await;
     if let Some(Err(error)) = ended {
+        if is_flood(&error) {
+            meters.refused(RefusalReason::Flood);
+        }
         debug!(%peer, %error, "a connection ended early");
     }
 }
 
-/// Waits for the drain or the stop, whichever comes first.
-async fn ending(draining: &CancellationToken, stopping: &CancellationToken) {
-    tokio::select! {
-        biased;
-        () = stopping.cancelled() => {}
-        () = draining.cancelled() => {}
-    }
+/// Whether we ended the connection because its client only made work (RFC 9113, section 10.5).
+fn is_flood(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| !cause.is_remote() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// The service as a connection with HTTP/2 calls it: requests with a refused head do not reach it, and the others look like
@@ -148,14 +165,15 @@ where
 {
     hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut head, body) = request.into_parts();
-        let (meters, limits) = (&shared.protocols.meters, &shared.limits);
-        meters.requested();
+        let limits = &shared.limits;
         merge_cookies(&mut head);
         let own = if head.headers.len() > limits.fields {
-            meters.refused();
-            Some(answer::signed(&refused::too_large(limits), limits))
+            let problem = refused::too_large(limits);
+            client.refused(RefusedHead::parsed(&head, client.peer, &problem), &shared);
+            Some(answer::signed(&problem, limits))
         } else if let Err(error) = name_host(&mut head).and_then(|()| refuse(&head)) {
-            meters.refused();
+            let problem = error.to_problem();
+            client.refused(RefusedHead::parsed(&head, client.peer, &problem), &shared);
             Some(answer::refuse(&error, limits))
         } else {
             is_about_all(&head).then(answer::options)

@@ -78,6 +78,11 @@ impl InFlight {
 }
 
 impl InFlightGuard {
+    /// Whether the last requests are being finished.
+    pub fn is_draining(&self) -> bool {
+        self.0.is_draining.load(Ordering::SeqCst)
+    }
+
     /// Keeps the request in flight until the body of its answer has ended.
     pub fn hold(self, answer: Response<Body>) -> Response<Body> {
         answer.map(|body| Body::new(on_end(body, move |_| drop(self))))

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
 
-use super::ServeLimits;
 use super::answer::raw_problem;
 use super::progress::Progress;
-use super::refused;
+use super::refusal::RefusedHead;
+use super::slots::Order;
+use super::{Client, Shared, refused};
 
 /// How long a client may continue to send after its answer: closing at once would reset the connection, and the client
 /// could lose the answer (RFC 9112, section 9.6).
@@ -33,9 +33,20 @@ impl AsyncRead for Tcp {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(|_| ())),
+            let mut read = None;
+            let _ = self.0.try_io(Interest::READABLE, || {
+                let room = buf.remaining();
+                match read.insert(self.0.try_read_buf(buf)) {
+                    // The socket has no more: this notes that it is not readable, and saves a read in vain.
+                    Ok(len) if cfg!(unix) && (1..room).contains(len) => Err(io::ErrorKind::WouldBlock.into()),
+                    Ok(_) | Err(_) => Ok(()),
+                }
+            });
+            match read {
+                // It was not readable after all.
+                None => {}
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Some(read) => return Poll::Ready(read.map(|_| ())),
             }
         }
     }
@@ -83,22 +94,16 @@ impl AsyncWrite for Tcp {
 pub(super) struct Link<T> {
     inner: T,
     progress: Progress,
-    limits: ServeLimits,
-    /// Cancelled once the listener is being closed.
-    stopping: CancellationToken,
+    client: Client,
+    shared: Arc<Shared>,
     /// The unwritten rest of the problem that replaces the parser's empty refusal.
     refusal: Option<Bytes>,
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Link<T> {
-    pub(super) fn new(
-        inner: T,
-        progress: Progress,
-        limits: ServeLimits,
-        stopping: CancellationToken,
-    ) -> Self {
-        Self { inner, progress, limits, stopping, refusal: None, lingering: None }
+    pub(super) fn new(inner: T, progress: Progress, (client, shared): (Client, Arc<Shared>)) -> Self {
+        Self { inner, progress, client, shared, refusal: None, lingering: None }
     }
 
     /// The transport itself, once the connection is not served any more.
@@ -113,8 +118,10 @@ impl<T> Link<T> {
         }
         let status = written.get(9..12).and_then(|code| StatusCode::from_bytes(code).ok());
         let head = self.progress.head();
-        let problem = refused::problem(&head, status.unwrap_or(StatusCode::BAD_REQUEST), &self.limits);
-        self.refusal = Some(raw_problem(&problem, &self.limits, head.starts_with(b"HEAD ")));
+        let limits = &self.shared.limits;
+        let problem = refused::problem(&head, status.unwrap_or(StatusCode::BAD_REQUEST), limits);
+        self.client.refused(RefusedHead::raw(&head, self.client.peer, &problem), &self.shared);
+        self.refusal = Some(raw_problem(&problem, limits, head.starts_with(b"HEAD ")));
     }
 }
 
@@ -183,7 +190,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Link<T> {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
             let limit = if !this.progress.is_unread() && this.refusal.is_none() {
                 return Poll::Ready(Ok(()));
-            } else if this.stopping.is_cancelled() {
+            } else if this.progress.activity().has(Order::Stop) {
                 SHORT_LINGER
             } else {
                 LINGER

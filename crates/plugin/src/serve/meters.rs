@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::refusal::RefusalReason;
 use crate::{Metrics, Tls};
 
 /// The counts of one listener. Cheap to clone.
@@ -14,12 +15,11 @@ struct Counts {
     connections: AtomicU64,
     http1: AtomicU64,
     http2: AtomicU64,
-    requests: AtomicU64,
-    refused: AtomicU64,
-    handshakes: AtomicU64,
+    refused: [AtomicU64; RefusalReason::ALL.len()],
+    tls12: AtomicU64,
+    tls13: AtomicU64,
     failed_handshakes: AtomicU64,
     accept_pauses: AtomicU64,
-    refused_proxies: AtomicU64,
 }
 
 /// The protocol of a connection.
@@ -41,30 +41,31 @@ impl ListenerMeters {
     /// Registers the metrics of listeners, each with the label `listener`.
     pub fn register(metrics: &Metrics, listeners: Vec<(String, Self, Option<Tls>)>) {
         let listeners = Arc::new(listeners);
-        let each = |name: &str, help: &str, read: fn(&Counts) -> u64| {
+        let common = metrics.common();
+        let each = |metrics: &Metrics, name: &str, help: &str, read: fn(&Counts) -> u64| {
             let listeners = Arc::clone(&listeners);
             metrics.observable_counters(name, help, move || {
                 let one = |(name, meters, _): &(String, Self, _)| (of(name), read(&meters.0));
                 listeners.iter().map(one).collect::<Vec<_>>()
             });
         };
-        each("connections", "Connections that were accepted, by listener", |counts| {
-            load(&counts.connections)
+        let help = "Connections that were accepted, by listener";
+        each(metrics, "connections", help, |counts| load(&counts.connections));
+        let help = "Pauses because the system could not accept a connection, by listener";
+        each(&common, "accept_paused", help, |counts| load(&counts.accept_pauses));
+        let all = Arc::clone(&listeners);
+        let help = "Requests and connections that were refused, by listener and reason";
+        metrics.observable_counters("refused", help, move || {
+            let mut refused = Vec::new();
+            for (name, meters, _) in all.iter() {
+                let counts = RefusalReason::ALL.iter().zip(&meters.0.refused);
+                let count = |(reason, count): (&RefusalReason, _)| {
+                    (with(name, "reason", reason.as_str()), load(count))
+                };
+                refused.extend(counts.map(count));
+            }
+            refused
         });
-        each("listener_requests", "Requests that arrived, by listener", |counts| load(&counts.requests));
-        each("refused_heads", "Requests that were refused for their heads alone, by listener", |counts| {
-            load(&counts.refused)
-        });
-        each(
-            "refused_proxies",
-            "Connections without an acceptable PROXY protocol header of a trusted proxy, by listener",
-            |counts| load(&counts.refused_proxies),
-        );
-        each(
-            "accept_paused",
-            "Pauses because the system could not accept a connection, by listener",
-            |counts| load(&counts.accept_pauses),
-        );
         let all = Arc::clone(&listeners);
         metrics.observable_gauges(
             "open_connections",
@@ -80,18 +81,25 @@ impl ListenerMeters {
             },
         );
         let all = Arc::clone(&listeners);
-        let help = "TLS handshakes, by listener and result";
-        metrics.observable_counters("tls_handshakes", help, move || {
+        let help = "TLS handshakes, by listener, version and result";
+        common.observable_counters("tls_handshakes", help, move || {
             let mut counts = Vec::new();
             for (name, meters, _) in all.iter().filter(|listener| listener.2.is_some()) {
-                counts.push((with(name, "result", "done"), load(&meters.0.handshakes)));
-                counts.push((with(name, "result", "failed"), load(&meters.0.failed_handshakes)));
+                for (version, result, count) in [
+                    ("TLSv1.2", "done", &meters.0.tls12),
+                    ("TLSv1.3", "done", &meters.0.tls13),
+                    ("unknown", "failed", &meters.0.failed_handshakes),
+                ] {
+                    let mut labels = with(name, "version", version);
+                    labels.push(("result", result.to_owned()));
+                    counts.push((labels, load(count)));
+                }
             }
             counts
         });
         let all = Arc::clone(&listeners);
         let help = "Certificates that were read because they are new or have changed, by listener and result";
-        metrics.observable_counters("tls_settings_reloads", help, move || {
+        common.observable_counters("tls_settings_reloads", help, move || {
             let mut counts = Vec::new();
             for (name, _, tls) in all.iter() {
                 let Some([loaded, failed]) = tls.as_ref().map(Tls::reloads) else { continue };
@@ -101,7 +109,7 @@ impl ListenerMeters {
             counts
         });
         let help = "When a certificate expires, in Unix time, by listener and its first host name";
-        metrics.observable_gauges("tls_certificate_not_after_seconds", help, move || {
+        common.observable_gauges("tls_certificate_not_after_seconds", help, move || {
             let mut expiries = Vec::new();
             for (listener, _, tls) in listeners.iter() {
                 for (name, end) in tls.iter().flat_map(Tls::expiries) {
@@ -124,22 +132,24 @@ impl ListenerMeters {
         Open { meters: self.clone(), spoken }
     }
 
-    pub(super) fn requested(&self) {
-        self.0.requests.fetch_add(1, Ordering::Relaxed);
+    /// Counts a request or a connection that is refused.
+    pub fn refused(&self, reason: RefusalReason) {
+        self.0.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn refused(&self) {
-        self.0.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn handshake(&self, is_done: bool) {
-        let count = if is_done { &self.0.handshakes } else { &self.0.failed_handshakes };
+    /// Counts a handshake by the version that it agreed on; without one, it failed.
+    pub(super) fn handshake(&self, version: Option<&str>) {
+        let count = match version {
+            Some("TLSv1.2") => &self.0.tls12,
+            Some(_) => &self.0.tls13,
+            None => &self.0.failed_handshakes,
+        };
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection began without an acceptable PROXY protocol header.
-    pub(super) fn refused_proxy(&self) {
-        self.0.refused_proxies.fetch_add(1, Ordering::Relaxed);
+    /// How often accepting was paused because the system could not accept a connection.
+    pub fn accept_pauses(&self) -> u64 {
+        load(&self.0.accept_pauses)
     }
 
     pub(super) fn accept_paused(&self) {

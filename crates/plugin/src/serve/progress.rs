@@ -4,12 +4,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::request::Parts;
 
+use super::slots::Activity;
+
 /// How many bytes of a head are kept, to find out what is wrong with it.
 const KEPT: usize = 64 * 1024;
 
 /// How far the requests of a connection have proceeded. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<Mutex<State>>);
+pub(super) struct Progress(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    activity: Activity,
+}
+
+/// What the connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The first bytes of its first head.
+    New,
+    /// The rest of a head.
+    Head,
+    /// Its service, or the end of an answer.
+    Busy,
+    /// The next request.
+    Idle,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -28,8 +49,13 @@ struct State {
 }
 
 impl Progress {
+    /// Of a new connection, which is noted as idle between its requests.
+    pub(super) fn new(activity: Activity) -> Self {
+        Self(Arc::new(Shared { state: Mutex::default(), activity }))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes received bytes.
@@ -38,12 +64,14 @@ impl Progress {
         if !state.reads_body {
             let room = KEPT.saturating_sub(state.head.len());
             state.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            self.0.activity.busy();
         }
     }
 
     /// Notes that the parser has accepted a request. Returns the fragment of its target, which the parser removes.
     pub(super) fn began(&self, head: &Parts, has_body: bool) -> Option<String> {
         let mut state = self.state();
+        self.0.activity.busy();
         let fragment = fragment(&state.head, head);
         state.open += 1;
         state.has_begun = true;
@@ -78,14 +106,33 @@ impl Progress {
     pub(super) fn flushed(&self) {
         let mut state = self.state();
         if state.open == 0 {
-            state.has_answered = false;
+            let was_answered = std::mem::take(&mut state.has_answered);
             state.reads_body = false;
+            if was_answered && state.head.is_empty() {
+                self.0.activity.idle();
+            }
         }
     }
 
     /// Whether the head of a request has arrived since the connection began.
     pub(super) fn has_begun(&self) -> bool {
         self.state().has_begun
+    }
+
+    /// What the connection waits for.
+    pub(super) fn phase(&self) -> Phase {
+        let state = self.state();
+        match (state.open, state.head.is_empty(), state.has_begun) {
+            (0, false, _) => Phase::Head,
+            (0, true, false) => Phase::New,
+            (0, true, true) if !state.has_answered => Phase::Idle,
+            _ => Phase::Busy,
+        }
+    }
+
+    /// Since when the connection has been idle, and what it was ordered to do.
+    pub(super) fn activity(&self) -> &Activity {
+        &self.0.activity
     }
 
     /// Whether the service has a request whose answer has not ended.

@@ -38,7 +38,12 @@ pub(super) fn problem(head: &[u8], status: StatusCode, limits: &ServeLimits) -> 
     let mut request = Request::new(&mut fields);
     let parsed = request.parse(head);
     let method = request.method.map(ToOwned::to_owned);
+    let is_cut = !head.contains(&b'\n');
     let problem = match parsed {
+        // The parser takes the end of the line for a part of the target, or of the version.
+        Err(Error::Token | Error::NewLine) if method.is_some() && !is_cut && !has_version(line) => {
+            version(line)
+        }
         Err(Error::Version) => version(line),
         Err(Error::Token) if method.is_none() => Some(
             invalid("bad-method", 400, format!("`{}` does not begin with a method", shown(line)))
@@ -90,6 +95,12 @@ pub(super) fn too_large(limits: &ServeLimits) -> Problem {
         format!("the head of the request is too large: it may have {fields} fields and {head_size} bytes");
     invalid("head-too-large", 431, detail)
         .hint("send fewer or smaller header fields; often it is the cookies")
+}
+
+/// Whether the third word of a request line is a version that the parser knows.
+fn has_version(line: &[u8]) -> bool {
+    let version = line.trim_ascii_end().split(|byte| *byte == b' ').nth(2);
+    version.is_some_and(|version| [&b"HTTP/1.0"[..], b"HTTP/1.1"].contains(&version))
 }
 
 fn version(line: &[u8]) -> Option<Problem> {
@@ -221,6 +232,8 @@ mod tests {
             ("GET /u/ HTTP/2.0\r\n\r\n", 505, "http-version", "not HTTP/2.0"),
             ("GET /a b HTTP/1.1\r\n\r\n", 400, "bad-request-line", "%20"),
             ("GET /a http/1.1\r\n\r\n", 400, "bad-request-line", "not a request line"),
+            ("GET /u/ HTTP/1.10\r\nHost: h\r\n\r\n", 505, "http-version", "not HTTP/1.10"),
+            ("GET /a\r\n\r\n", 400, "bad-request-line", "METHOD TARGET HTTP/1.1"),
             ("G{T /a HTTP/1.1\r\n\r\n", 400, "bad-method", "G{T"),
             ("GET /a HTTP/1.1\r\nHost h\r\n\r\n", 400, "bad-header", "no colon"),
             ("GET /a HTTP/1.1\r\nHost : h\r\n\r\n", 400, "bad-header", "space before"),

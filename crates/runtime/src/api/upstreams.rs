@@ -1,9 +1,11 @@
 //! The metrics of the requests that this node sends to members and to the addresses of routes.
 //!
-//! Labels have few values: reasons, and the services that have members now.
+//! Labels have few values: reasons, classes of answers, and the services, routes, members and addresses that exist now.
 
-use mesh::{Mesh, UpstreamCounts};
+use mesh::{Mesh, UpstreamMember, UpstreamSeries};
 use plugin::Metrics;
+
+type Labels = Vec<(&'static str, String)>;
 
 /// Declares the metrics of all meshes of this node.
 pub(crate) fn declare(metrics: &Metrics, mesh: &Mesh) {
@@ -23,26 +25,93 @@ pub(crate) fn declare(metrics: &Metrics, mesh: &Mesh) {
         read().ejections.map(|(why, count)| (reason(why.as_str()), count))
     });
     let read = counts(mesh);
-    let help = "Requests that were not sent again because the retry budget was exhausted";
-    metrics.observable_counter("upstream_budget_exhausted", help, move || read().budget_exhausted);
+    let help = "Attempts to open a connection, by result";
+    metrics.observable_counters("upstream_connects", help, move || {
+        read().connects.map(|(result, count)| (vec![("result", result.as_str().to_owned())], count))
+    });
     let read = counts(mesh);
-    let help = "Requests that wait for a serving member";
-    metrics.observable_gauge("upstream_waiting", help, move || waiting(&read()));
-    let service = |service: &types::ServiceName| vec![("service", service.to_string())];
-    let of = mesh.clone();
-    let help = "Members that get no requests because they failed too often";
-    metrics.observable_gauges("upstream_ejected", help, move || {
-        let ejected = of.ejected().into_iter();
-        ejected.map(|(name, count)| (service(&name), count as u64)).collect::<Vec<_>>()
+    let help = "Open connections: those that carry requests (`active`), and those that wait for one (`idle`)";
+    metrics.observable_gauges("upstream_connections", help, move || {
+        let counts = read();
+        let state = |state: &str| vec![("state", state.to_owned())];
+        [(state("active"), counts.active as u64), (state("idle"), counts.idle as u64)]
     });
-    let of = mesh.clone();
-    let help = "Whether most members of a service disappeared at once, so that they are kept for a while";
-    metrics.observable_gauges("upstream_panic", help, move || {
-        let panics = of.panics().into_iter();
-        panics.map(|(name, is_panic)| (service(&name), u64::from(is_panic))).collect::<Vec<_>>()
-    });
+    declare_services(metrics, mesh);
+    declare_members(metrics, mesh);
 }
 
-fn waiting(counts: &UpstreamCounts) -> u64 {
-    counts.waiting as u64
+/// Those of each service, and of each route with addresses of its own.
+fn declare_services(metrics: &Metrics, mesh: &Mesh) {
+    let of = mesh.clone();
+    let help = "Time from the begin of an attempt to the end of its answer, by service or route";
+    metrics.observable_histograms("upstream_request_duration_seconds", help, move || {
+        let series = of.upstream_series().into_iter();
+        series.map(|series| (service(&series), series.read.durations)).collect::<Vec<_>>()
+    });
+    let of = mesh.clone();
+    let help =
+        "Requests that were not sent again because the retry budget was exhausted, by service or route";
+    metrics.observable_counters("upstream_budget_exhausted", help, move || {
+        each(&of, |series| series.read.budget_exhausted)
+    });
+    let of = mesh.clone();
+    let help = "Requests that wait for a member or for a pause, by service or route";
+    metrics
+        .observable_gauges("upstream_waiting", help, move || each(&of, |series| series.read.waiting as u64));
+    let of = mesh.clone();
+    let help = "Whether most members of a service disappeared at once, so that they are kept for a while";
+    metrics.observable_gauges("upstream_panic", help, move || each(&of, |series| u64::from(series.panic)));
+}
+
+/// Those of each member, and of each address of a route.
+fn declare_members(metrics: &Metrics, mesh: &Mesh) {
+    let of = mesh.clone();
+    let help = "Attempts by service or route, member or address, and class of the answer";
+    metrics.observable_counters("upstream_requests", help, move || {
+        let mut counts = Vec::new();
+        for series in of.upstream_series() {
+            for member in &series.members {
+                let known = member.attempts.iter().filter(|(_, count)| *count > 0);
+                counts.extend(known.map(|(class, count)| {
+                    let mut labels = labels(&series, member);
+                    labels.push(("code_class", (*class).to_owned()));
+                    (labels, *count)
+                }));
+            }
+        }
+        counts
+    });
+    let gauge = |name: &str, help: &str, read: fn(&UpstreamMember) -> f64| {
+        let of = mesh.clone();
+        metrics.observable_gauges(name, help, move || {
+            let mut gauges = Vec::new();
+            for series in of.upstream_series() {
+                gauges.extend(series.members.iter().map(|member| (labels(&series, member), read(member))));
+            }
+            gauges
+        });
+    };
+    let help = "Attempts whose answers have not ended, by service or route, and member or address";
+    gauge("upstream_in_flight", help, |member| f64::from(member.in_flight));
+    gauge("upstream_up", "Whether a member or address gets requests", |member| flag(member.is_up));
+    let help = "Whether a member or address gets no requests because it failed too often";
+    gauge("upstream_ejected", help, |member| flag(member.is_ejected));
+    let help = "The share of the requests that a member or address gets relative to the others";
+    gauge("upstream_weight", help, |member| member.weight);
+}
+
+fn flag(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
+
+fn each(mesh: &Mesh, read: impl Fn(&UpstreamSeries) -> u64) -> Vec<(Labels, u64)> {
+    mesh.upstream_series().iter().map(|series| (service(series), read(series))).collect()
+}
+
+fn service(series: &UpstreamSeries) -> Labels {
+    vec![("service", series.name.clone())]
+}
+
+fn labels(series: &UpstreamSeries, member: &UpstreamMember) -> Labels {
+    vec![("service", series.name.clone()), ("member", member.name.clone())]
 }

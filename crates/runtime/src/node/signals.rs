@@ -1,13 +1,17 @@
 //! The signals that end an agent, and those that must not.
+//!
+//! A hang-up ends an agent only if its terminal was closed. Otherwise it is a request to open log files again.
 
 use std::fs::File;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// Signals this close together are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
+/// How long after a hang-up it is checked whether the terminal is gone: a shell that ends signals before it leaves it.
+const CLOSING: Duration = Duration::from_millis(200);
 
 /// Signals that end an agent.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub struct Signals {
     quit: Signal,
     hangup: Signal,
     leaves_on_hangup: bool,
+    /// When to check the terminal.
+    check_at: Option<Instant>,
     /// Without a listener, these would end the process.
     _ignored: [Signal; 2],
 }
@@ -29,6 +35,7 @@ impl Signals {
             last: None,
             // Read before the signal has a listener.
             leaves_on_hangup: has_terminal() && !is_hangup_ignored(),
+            check_at: None,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             quit: signal(SignalKind::quit())?,
@@ -45,7 +52,17 @@ impl Signals {
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.quit.recv() => "SIGQUIT",
-                _ = self.hangup.recv(), if self.leaves_on_hangup => "SIGHUP",
+                _ = self.hangup.recv(), if self.leaves_on_hangup => {
+                    self.check_at = Some(Instant::now() + CLOSING);
+                    continue;
+                }
+                () = sleep_until(self.check_at.unwrap_or_else(Instant::now)), if self.check_at.is_some() => {
+                    self.check_at = None;
+                    if has_terminal() {
+                        continue;
+                    }
+                    "SIGHUP"
+                }
             };
             let now = Instant::now();
             if self.last.replace(now).is_none_or(|last| now - last >= SAME_SIGNAL) {

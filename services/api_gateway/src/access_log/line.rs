@@ -1,16 +1,14 @@
 //! A line of the access log in both formats. Pure.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::reason::Reason;
+use crate::trace::TraceId;
 use http::StatusCode;
-
-use crate::settings::LogFormat;
-
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+use plugin::access_log::{JsonLine, LogFormat, common_time, rfc_3339};
 
 /// What a line shows.
 #[derive(Debug, Clone)]
@@ -29,11 +27,20 @@ pub(super) struct Line {
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) duration: Duration,
+    pub(super) queued: Option<Duration>,
+    pub(super) connect: Option<Duration>,
+    /// The time to the head of the answer.
+    pub(super) first_byte: Option<Duration>,
     pub(super) route: Option<String>,
     pub(super) service: Option<String>,
     pub(super) member: Option<String>,
-    pub(super) reason: Option<String>,
+    pub(super) upstream_status: Option<StatusCode>,
+    /// 0 if it was not sent anywhere.
+    pub(super) attempts: u32,
+    pub(super) retry_reason: Option<&'static str>,
+    pub(super) reason: Option<Reason>,
     pub(super) request_id: Option<String>,
+    pub(super) trace_id: Option<TraceId>,
     pub(super) user_agent: Option<String>,
     pub(super) referer: Option<String>,
 }
@@ -55,11 +62,18 @@ impl Default for Line {
             bytes_in: 0,
             bytes_out: 0,
             duration: Duration::ZERO,
+            queued: None,
+            connect: None,
+            first_byte: None,
             route: None,
             service: None,
             member: None,
+            upstream_status: None,
+            attempts: 0,
+            retry_reason: None,
             reason: None,
             request_id: None,
+            trace_id: None,
             user_agent: None,
             referer: None,
         }
@@ -67,14 +81,12 @@ impl Default for Line {
 }
 
 impl Line {
-    /// The line with its end.
-    pub(super) fn written(&self, format: LogFormat) -> Vec<u8> {
-        let mut out = match format {
-            LogFormat::Json => self.json(),
-            LogFormat::Combined => self.combined(),
-        };
-        out.push('\n');
-        out.into_bytes()
+    /// Writes the line without its end.
+    pub(super) fn write(&self, format: LogFormat, out: &mut Vec<u8>) {
+        match format {
+            LogFormat::Json => self.json(out),
+            LogFormat::Combined => self.combined(out),
+        }
     }
 
     fn status(&self) -> u16 {
@@ -82,138 +94,77 @@ impl Line {
     }
 
     /// A JSON object. What is not known is left out.
-    fn json(&self) -> String {
-        let mut out = String::with_capacity(512);
-        let (client, peer) = (self.client.map(|ip| ip.to_string()), self.peer.map(|peer| peer.to_string()));
-        let _ = write!(out, "{{\"time\":\"{}\"", rfc_3339(self.time));
-        for (key, text) in [
-            ("listener", Some(self.listener.as_str())),
-            ("client_ip", client.as_deref()),
-            ("peer", peer.as_deref()),
-            ("protocol", Some(self.protocol.as_str())),
-            ("tls_version", self.tls_version),
-            ("sni", self.sni.as_deref()),
-            ("method", Some(self.method.as_str())),
-            ("host", self.host.as_deref()),
-            ("path", Some(self.path.as_str())),
-        ] {
-            member(&mut out, key, text);
+    fn json(&self, out: &mut Vec<u8>) {
+        let mut line = JsonLine::begin(out);
+        line.plain("time", Some(rfc_3339(self.time)))
+            .text("listener", Some(&self.listener))
+            .plain("client_ip", self.client)
+            .plain("peer", self.peer)
+            .text("protocol", Some(&self.protocol))
+            .text("tls_version", self.tls_version)
+            .text("sni", self.sni.as_deref())
+            .text("method", Some(&self.method))
+            .text("host", self.host.as_deref())
+            .text("path", Some(&self.path))
+            .number("status", self.status())
+            .number("bytes_in", self.bytes_in)
+            .number("bytes_out", self.bytes_out)
+            .milliseconds("duration_ms", Some(self.duration))
+            .milliseconds("queue_ms", self.queued)
+            .milliseconds("connect_ms", self.connect)
+            .milliseconds("upstream_ms", self.first_byte)
+            .text("route", self.route.as_deref())
+            .text("service", self.service.as_deref())
+            .text("member", self.member.as_deref());
+        if let Some(status) = self.upstream_status {
+            line.number("upstream_status", status.as_u16());
         }
-        let milliseconds = self.duration.as_secs_f64() * 1000.0;
-        let _ = write!(
-            out,
-            ",\"status\":{},\"bytes_in\":{},\"bytes_out\":{},\"duration_ms\":{milliseconds:.3}",
-            self.status(),
-            self.bytes_in,
-            self.bytes_out
-        );
-        for (key, text) in [
-            ("route", &self.route),
-            ("service", &self.service),
-            ("member", &self.member),
-            ("reason", &self.reason),
-            ("request_id", &self.request_id),
-            ("user_agent", &self.user_agent),
-            ("referer", &self.referer),
-        ] {
-            member(&mut out, key, text.as_deref());
+        if self.attempts > 0 {
+            line.number("attempts", self.attempts);
         }
-        out.push('}');
-        out
+        line.text("retry_reason", self.retry_reason)
+            .text("reason", self.reason.as_deref())
+            .text("request_id", self.request_id.as_deref())
+            .text("trace_id", self.trace_id.as_ref().map(TraceId::as_str))
+            .text("user_agent", self.user_agent.as_deref())
+            .text("referer", self.referer.as_deref())
+            .end();
     }
 
     /// `ADDRESS - - [TIME] "REQUEST" STATUS BYTES "REFERER" "USER AGENT"`.
-    fn combined(&self) -> String {
-        let client = self.client.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
-        let mut out = format!("{client} - - [{}] \"", common_time(self.time));
-        escaped(&mut out, &format!("{} {} {}", self.method, self.path, self.protocol));
-        let _ = write!(out, "\" {} {} \"", self.status(), self.bytes_out);
-        escaped(&mut out, self.referer.as_deref().unwrap_or("-"));
-        out.push_str("\" \"");
-        escaped(&mut out, self.user_agent.as_deref().unwrap_or("-"));
-        out.push('"');
-        out
-    }
-}
-
-/// `,"key":"text"`, in ASCII.
-fn member(out: &mut String, key: &str, text: Option<&str>) {
-    let Some(text) = text else { return };
-    let _ = write!(out, ",\"{key}\":\"");
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => out.extend(['\\', letter]),
-            ' '..='~' => out.push(letter),
-            _ => {
-                for unit in letter.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
+    fn combined(&self, out: &mut Vec<u8>) {
+        let _ = match self.client {
+            Some(client) => write!(out, "{client}"),
+            None => write!(out, "-"),
+        };
+        let _ = write!(out, " - - [{}] \"", common_time(self.time));
+        for (at, word) in [&self.method, &self.path, &self.protocol].into_iter().enumerate() {
+            if at > 0 {
+                out.push(b' ');
             }
+            escape(out, word);
         }
+        let _ = write!(out, "\" {} {} \"", self.status(), self.bytes_out);
+        escape(out, self.referer.as_deref().unwrap_or("-"));
+        out.extend_from_slice(b"\" \"");
+        escape(out, self.user_agent.as_deref().unwrap_or("-"));
+        out.push(b'"');
     }
-    out.push('"');
 }
 
 /// Escapes as nginx does: `\xNN` for quotes, backslashes, and bytes that are no visible ASCII.
-fn escaped(out: &mut String, text: &str) {
+fn escape(out: &mut Vec<u8>, text: &str) {
     for byte in text.bytes() {
         match byte {
             b'"' | b'\\' => {
                 let _ = write!(out, "\\x{byte:02X}");
             }
-            b' '..=b'~' => out.push(char::from(byte)),
+            b' '..=b'~' => out.push(byte),
             _ => {
                 let _ = write!(out, "\\x{byte:02X}");
             }
         }
     }
-}
-
-/// A moment in UTC, divided.
-struct Moment {
-    year: u64,
-    month: u64,
-    day: u64,
-    hour: u64,
-    minute: u64,
-    second: u64,
-    millisecond: u32,
-}
-
-impl Moment {
-    fn of(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = since.as_secs();
-        // Years begin in March, so that a leap day is the last one; an era has 400 years.
-        let days = seconds / 86_400 + 719_468;
-        let of_era = days % 146_097;
-        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let shifted = (5 * of_year + 2) / 153;
-        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-        Self {
-            year: year_of_era + days / 146_097 * 400 + u64::from(month <= 2),
-            month,
-            day: of_year - (153 * shifted + 2) / 5 + 1,
-            hour: seconds / 3_600 % 24,
-            minute: seconds / 60 % 60,
-            second: seconds % 60,
-            millisecond: since.subsec_millis(),
-        }
-    }
-}
-
-/// `2026-11-29T23:46:52.123Z`.
-fn rfc_3339(time: SystemTime) -> String {
-    let Moment { year, month, day, hour, minute, second, millisecond } = Moment::of(time);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
-}
-
-/// `29/Nov/2026:23:46:52 +0000`.
-fn common_time(time: SystemTime) -> String {
-    let Moment { year, month, day, hour, minute, second, .. } = Moment::of(time);
-    let name = usize::try_from(month - 1).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"Jan");
-    format!("{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
 }
 
 #[cfg(test)]
@@ -237,10 +188,16 @@ mod tests {
         }
     }
 
+    fn written(format: LogFormat) -> Vec<u8> {
+        let mut out = Vec::new();
+        line().write(format, &mut out);
+        out
+    }
+
     #[test]
     fn a_line_in_json_is_an_object_in_ascii_without_what_is_not_known() {
-        let written = line().written(LogFormat::Json);
-        assert!(written.is_ascii() && written.ends_with(b"}\n"));
+        let written = written(LogFormat::Json);
+        assert!(written.is_ascii() && written.ends_with(b"}"));
         let object: serde_json::Value = serde_json::from_slice(&written).unwrap();
         assert_eq!(
             object,
@@ -254,24 +211,11 @@ mod tests {
 
     #[test]
     fn a_combined_line_is_escaped_as_by_nginx() {
-        let written = String::from_utf8(line().written(LogFormat::Combined)).unwrap();
+        let written = String::from_utf8(written(LogFormat::Combined)).unwrap();
         assert_eq!(
             written,
             "203.0.113.7 - - [29/Nov/2026:23:46:52 +0000] \"GET /a\\x22b?q=1 HTTP/1.1\" 200 12 \"-\" \
-             \"x\\x5Cy\\xC3\\xA9\\xF0\\x9F\\x98\\x80\\x01\"\n"
+             \"x\\x5Cy\\xC3\\xA9\\xF0\\x9F\\x98\\x80\\x01\""
         );
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400, "2000-02-29T00:00:00.000Z"),
-            (951_868_799, "2000-02-29T23:59:59.000Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
-            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
-        ] {
-            assert_eq!(rfc_3339(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method};
 use plugin::SettingsMistake;
+use plugin::check::Checking;
 use tokio::sync::Semaphore;
 use types::did_you_mean;
 
@@ -124,6 +125,8 @@ impl Checked<'_> {
         let response_headers = self.edits("response_headers", &route.response_headers);
         let rate = route.limits.rate.as_ref().and_then(|rate| self.rate(rate));
         let keys = self.keys(keys);
+        let choice = self.choice();
+        let check = self.active_check();
         let places = match (route.max_in_flight, route.limits.in_flight) {
             (Some(_), Some(_)) => {
                 let hint = "leave `max_in_flight` out";
@@ -160,6 +163,8 @@ impl Checked<'_> {
                     .filter(|total| !total.is_zero()),
             },
             attempts,
+            choice,
+            check,
             keys,
         });
         (shape, way)
@@ -327,6 +332,22 @@ impl Checked<'_> {
         }
     }
 
+    fn active_check(&mut self) -> Option<Checking> {
+        let check = self.route.check.as_ref()?;
+        if self.route.service.is_some() {
+            let message = "the members of a service are not checked: gossip knows them";
+            self.wrong("check", message, "leave it out, or use `to` or `backends`");
+        }
+        let to = self.route.to.iter().flatten();
+        let of_backends = self.route.backends.iter().flatten().map(|backend| &backend.url);
+        let has_tls = to.chain(of_backends).any(|url| url.starts_with("https:"));
+        if has_tls && check.tcp.is_none() {
+            let message = "checks by `http` and `grpc` are made without TLS, and an address is `https://`";
+            self.wrong("check", message, "write `check: { tcp: {} }`");
+        }
+        check.plan(&format!("/routes/{}/check", self.at), self.mistakes)
+    }
+
     /// Reports settings without an effect on the route.
     fn effects(&mut self) {
         let route = self.route;
@@ -334,9 +355,16 @@ impl Checked<'_> {
         let given = [
             ("rewrite", route.rewrite != super::RewriteSettings::default()),
             ("timeouts", route.timeouts != super::TimeoutSettings::default()),
+            ("balance", route.balance.is_some()),
+            ("affinity", route.affinity.is_some()),
+            ("check", route.check.is_some()),
             ("retry", route.retry != super::RetrySettings::default()),
             ("request_headers", route.request_headers != HeaderEdits::default()),
         ];
+        if route.ca.is_some() && route.to.is_none() && route.backends.is_none() {
+            let message = "it has no effect: the route has no address";
+            self.wrong("ca", message, "leave it out");
+        }
         for (key, is_given) in given {
             if is_own && is_given {
                 let message = "it has no effect: the gateway answers the requests of this route itself";

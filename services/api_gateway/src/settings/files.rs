@@ -2,38 +2,18 @@
 
 use std::path::Path;
 
+use plugin::access_log::resolve_access_log;
+use plugin::http_listener::resolve_certificates;
+use plugin::resolve_path;
 use serde_json::Value;
-
-use super::access_log::STDOUT;
 
 /// Makes the paths in settings absolute that are relative to a folder. Whatever is no path stays.
 pub(crate) fn resolve_files(settings: &mut Value, folder: &Path) {
-    let certificates = settings
-        .get_mut("listeners")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-        .filter_map(|listener| listener.get_mut("tls")?.get_mut("certificates")?.as_array_mut())
-        .flatten();
-    for certificate in certificates {
-        for key in ["cert", "key"] {
-            if let Some(path) = certificate.get_mut(key) {
-                resolve(path, folder);
-            }
-        }
-    }
-    let log = settings.get_mut("access_log").and_then(|log| log.get_mut("to"));
-    if let Some(path) = log.filter(|to| *to != STDOUT) {
-        resolve(path, folder);
-    }
-}
-
-fn resolve(value: &mut Value, folder: &Path) {
-    if let Value::String(path) = value
-        && !path.is_empty()
-        && let Some(absolute) = folder.join(&*path).to_str()
-    {
-        *path = absolute.to_owned();
+    resolve_certificates(settings, folder);
+    resolve_access_log(settings, folder);
+    let routes = settings.get_mut("routes").and_then(Value::as_array_mut).into_iter().flatten();
+    for path in routes.filter_map(|route| route.get_mut("ca")) {
+        resolve_path(path, folder);
     }
 }
 
@@ -53,6 +33,7 @@ mod tests {
                 {"tls": {"certificates": {"cert": "x"}}},
             ],
             "access_log": {"to": "logs/access"},
+            "routes": [{"ca": "tls/ca.crt"}, {"ca": "/ca"}, {"ca": ""}, {"ca": 7}, 7, {}],
         });
         resolve_files(&mut settings, Path::new("/m"));
         assert_eq!(
@@ -65,6 +46,7 @@ mod tests {
                     {"tls": {"certificates": {"cert": "x"}}},
                 ],
                 "access_log": {"to": "/m/logs/access"},
+                "routes": [{"ca": "/m/tls/ca.crt"}, {"ca": "/ca"}, {"ca": ""}, {"ca": 7}, 7, {}],
             })
         );
         for same in

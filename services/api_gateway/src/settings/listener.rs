@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use plugin::proxy_protocol::network;
+use plugin::http_listener::networks;
+pub use plugin::http_listener::{Certificate, HttpProtocol, ListenerTls};
 use plugin::{CertificateFiles, SettingsMistake};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -20,8 +20,6 @@ const MAX_NAME: usize = 20;
 const MAX_GOSSIPED: usize = 1024;
 /// The longest path of a readiness check, in bytes.
 const MAX_READY: usize = 200;
-/// The most certificates of a listener.
-const MAX_CERTIFICATES: usize = 1000;
 
 /// The name of the only listener of a gateway without `listeners`.
 pub(crate) const ONLY: &str = "gateway";
@@ -81,37 +79,6 @@ pub struct Listener {
     /// begin with it (prior knowledge). Default: both.
     #[serde(default = "all_protocols")]
     pub protocols: Vec<HttpProtocol>,
-}
-
-/// The TLS of a listener.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerTls {
-    /// The certificates. The host name that a client asks for (SNI) selects one: a certificate with exactly this name, else
-    /// one with a wildcard for it, else the first of the list. The files are checked every five seconds; changed ones are
-    /// used for new connections. A listener whose certificates can't be read is degraded; the others work.
-    pub certificates: Vec<Certificate>,
-}
-
-/// A certificate with its key.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Certificate {
-    /// The file of the certificate in PEM, followed by the certificates that sign it. A path that is not absolute is
-    /// relative to the manifest.
-    pub cert: String,
-    /// The file of its private key in PEM. A path that is not absolute is relative to the manifest.
-    pub key: String,
-}
-
-/// A version of HTTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum HttpProtocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2.
-    Http2,
 }
 
 fn all_protocols() -> Vec<HttpProtocol> {
@@ -243,34 +210,6 @@ fn address(pointer: &str, text: &str, mistakes: &mut Vec<SettingsMistake>) -> Op
     address
 }
 
-/// Networks of trusted proxies.
-pub(super) fn networks(pointer: &str, texts: &[String], mistakes: &mut Vec<SettingsMistake>) -> Vec<IpNet> {
-    let mut networks = Vec::new();
-    for (at, text) in texts.iter().enumerate() {
-        match network(text) {
-            Some(network) => networks.push(network),
-            None => {
-                let message = format!("`{text}` is no address and no network");
-                let mistake = SettingsMistake::new(format!("{pointer}/{at}"), message);
-                mistakes.push(mistake.hint("write it like `10.0.0.7` or `10.0.0.0/8`"));
-            }
-        }
-    }
-    networks
-}
-
-/// The path of a file, which must be absolute.
-pub(super) fn file(pointer: &str, text: &str, mistakes: &mut Vec<SettingsMistake>) -> PathBuf {
-    let path = Path::new(text);
-    if !path.is_absolute() {
-        let message = format!("`{text}` is no absolute path");
-        let hint =
-            "write it like `/etc/coterie/shop.crt`; only in a manifest may it be relative, to its folder";
-        mistakes.push(SettingsMistake::new(pointer, message).hint(hint));
-    }
-    path.to_owned()
-}
-
 impl Listener {
     fn plan(
         &self,
@@ -318,27 +257,6 @@ impl Listener {
             http1: self.protocols.contains(&HttpProtocol::Http1),
             http2: self.protocols.contains(&HttpProtocol::Http2),
         })
-    }
-}
-
-impl ListenerTls {
-    fn files(&self, pointer: &str, mistakes: &mut Vec<SettingsMistake>) -> Vec<CertificateFiles> {
-        let len = self.certificates.len();
-        if len == 0 {
-            let mistake = SettingsMistake::new(pointer, "there is no certificate");
-            mistakes.push(mistake.hint("write `[{ cert: tls/shop.crt, key: tls/shop.key }]`"));
-        } else if len > MAX_CERTIFICATES {
-            let message = format!("there are {len} certificates, at most {MAX_CERTIFICATES} are allowed");
-            let hint = "use certificates with several names or with wildcards";
-            mistakes.push(SettingsMistake::new(pointer, message).hint(hint));
-        }
-        let certificates = self.certificates.iter().enumerate();
-        certificates
-            .map(|(at, Certificate { cert, key })| CertificateFiles {
-                cert: file(&format!("{pointer}/{at}/cert"), cert, mistakes),
-                key: file(&format!("{pointer}/{at}/key"), key, mistakes),
-            })
-            .collect()
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use plugin::check::CheckSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use types::range::{DurationIn, NumberIn};
 
+use super::balance::{AffinitySettings, BalanceSettings};
 use super::size::Size;
 use super::{Count, Limit};
 
@@ -35,15 +37,36 @@ pub struct Route {
     /// `backends`, `redirect` and `answer` must be given. The setting `hosts` of the gateway protects it, too; the hosts of
     /// this route are allowed. Not used unless given.
     pub service: Option<String>,
-    /// One or more addresses `http://host[:port][/path]`; each request goes to the less loaded of two of them. Not
-    /// used unless given.
+    /// One or more addresses `http://host[:port][/path]`, among which `balance` or `affinity` chooses. With `https://`, HTTP/2
+    /// or HTTP/1.1 over TLS, as the server prefers; with `h2c://`, HTTP/2 without TLS. Not used unless given.
     pub to: Option<Vec<String>>,
     /// Addresses with weights; each one gets its share of the requests. Not used unless given.
     pub backends: Option<Vec<Backend>>,
+    /// A file of certificates in PEM. The certificate of each `https://` address must be signed by one of them. A path that
+    /// is not absolute is relative to the manifest's folder. A changed file is read again for new connections. Unless given,
+    /// the certificates that the system trusts.
+    pub ca: Option<String>,
     /// Another URL that the client is sent to. Not used unless given.
     pub redirect: Option<RedirectSettings>,
     /// A fixed answer. Not used unless given.
     pub answer: Option<AnswerSettings>,
+    /// How the destination of each request is chosen. `two_choices`: the cheaper of two that are drawn at random, by response
+    /// time and requests in flight. `round_robin`: in turn. `least_connections`: the one with the fewest requests in flight. All
+    /// of them respect the weights of `backends`. Unless given, `backends` get their shares at random, whatever a request
+    /// costs, and everything else is chosen by `two_choices`.
+    pub balance: Option<BalanceSettings>,
+    /// Sends requests that have something in common to the same member or address: `client` for those of one client address
+    /// (of one /64 network for IPv6), `{cookie: NAME}` or `{header: NAME}` for those with the same value. If that one is down,
+    /// fails too often, or has more than 8 requests in flight and more than 1.25 times its part of all, another one gets them: a
+    /// preference, for caches, and no promise. When a member comes or goes, only its own part of the requests moves. A request
+    /// without the cookie gets one in its answer, with a random value, for the whole site and the time that the browser is open
+    /// (`Path=/; HttpOnly; SameSite=Lax`, and `Secure` over https), so choose a name that the server does not use. Requests
+    /// without the header are chosen by `two_choices`. Not used unless given.
+    pub affinity: Option<AffinitySettings>,
+    /// Checks the addresses at regular intervals: exactly one of `tcp`, `http` and `grpc`. An address whose checks fail gets no
+    /// requests. Only for `to` and `backends`: members of a service are known by gossip. Unless given, an idle address is
+    /// only tried now and then, and taken for dead if it refuses connections.
+    pub check: Option<CheckSettings>,
     /// Whether to remove the prefix from the path: `/files/a` arrives as `/a`, and `X-Forwarded-Prefix` contains the
     /// prefix. With `false` the path arrives unchanged, and so it does on a route with `path`. Answers, including redirects,
     /// are not rewritten either way. Default: `true`.
@@ -84,8 +107,12 @@ impl Default for Route {
             service: None,
             to: None,
             backends: None,
+            ca: None,
             redirect: None,
             answer: None,
+            balance: None,
+            affinity: None,
+            check: None,
             strip_prefix: true,
             rewrite: RewriteSettings::default(),
             slashes: Slashes::default(),
@@ -104,7 +131,7 @@ impl Default for Route {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// The address: `http://host[:port][/path]`.
+    /// The address: `http://host[:port][/path]`, or with `https://` or `h2c://`.
     pub url: String,
     /// Its share of the requests, relative to the weights of the others. While it accepts no connections, they share its
     /// part. Default: 1.

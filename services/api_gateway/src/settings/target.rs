@@ -1,5 +1,7 @@
 //! The destination of a route, from what an operator writes.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use mesh::BaseUrl;
@@ -74,8 +76,23 @@ fn addresses(route: &mut Checked<'_>, key: &str, texts: Vec<(String, &str)>) -> 
                 route.wrong(&key, format!("`{url}` is there twice"), "leave one of them out");
             }
             Ok(url) => urls.push(url),
-            Err(error) => route.wrong(&key, error.to_string(), "write it like `http://127.0.0.1:8000`"),
+            Err(error) => route.wrong(
+                &key,
+                error.to_string(),
+                "write it like `http://127.0.0.1:8000` or `https://shop.example`",
+            ),
         }
+    }
+    if let Some(ca) = &route.route.ca {
+        let has_mistake = urls.len() < number;
+        if !has_mistake && !urls.iter().any(BaseUrl::is_https) {
+            let message = "it has no effect: no address of this route begins with `https://`";
+            route.wrong("ca", message, "leave it out, or write `https://`");
+        }
+        if ca.is_empty() {
+            route.wrong("ca", "this is no path", "write it like `tls/ca.crt`, or leave it out");
+        }
+        urls = urls.into_iter().map(|url| url.trusting(Path::new(ca))).collect();
     }
     (number > 0 && urls.len() == number).then_some(urls)
 }

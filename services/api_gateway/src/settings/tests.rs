@@ -29,7 +29,7 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
         "routes": [
             {"prefix": "files", "to": ["http://127.0.0.1:1"]},
             {"prefix": "/a/../b", "to": []},
-            {"prefix": "/c", "to": ["https://example.org", "127.0.0.1:8000", "http://a:1", "http://a:1/"]},
+            {"prefix": "/c", "to": ["ftp://example.org", "127.0.0.1:8000", "http://a:1", "http://a:1/"]},
             {"prefix": "/c/", "to": ["http://127.0.0.1:1"], "max_in_flight": 0},
         ],
         "connect_timeout": "0s",
@@ -59,7 +59,7 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
     );
     let message = |place: &str| &found.iter().find(|(pointer, _)| pointer == place).unwrap().1;
     assert_eq!(message("/wait"), "a duration from 0s to 365d (like `10s`) is wanted, found the text `soon`");
-    assert!(message("/routes/2/to/0").contains("TLS"));
+    assert!(message("/routes/2/to/0").contains("none of http://, https:// and h2c://"));
     assert!(message("/routes/3/prefix").contains("routed twice"));
     assert!(message("/routes/1/prefix").contains(".."));
 }
@@ -104,11 +104,12 @@ fn every_mistake_in_a_route_is_reported_at_its_place() {
              "limits": {"in_flight": 1, "rate": {"requests": 1, "by": {"header": "a b"}}}, "max_in_flight": 1, "keys": "partner"},
             {"name": "x", "prefix": "/b", "redirect": {}, "rewrite": {"prefix": "/c"}, "timeouts": {"total": "1s"}, "retry": {"attempts": 1}, "request_headers": {"remove": ["x-a"]}},
             {"name": "x", "prefix": "/c", "redirect": {"status": 200, "host": "*.a", "to": "b"}},
-            {"prefix": "/d", "answer": {"status": 204, "body": "x"}},
+            {"prefix": "/d", "answer": {"status": 204, "body": "x"}, "affinity": "client", "check": {"tcp": {}}},
             {"prefix": "/e", "answer": {"content_type": "a\nb"}},
-            {"prefix": "/f", "service": "no service", "rewrite": {"host": "a"}},
-            {"prefix": "/g", "backends": []},
-            {"prefix": "/h", "backends": [{"url": "http://a", "weight": 1}, {"url": "http://a"}, {"url": "a"}]},
+            {"prefix": "/f", "service": "no service", "rewrite": {"host": "a"}, "check": {"grpc": {"service": "a b"}}},
+            {"prefix": "/g", "backends": [], "affinity": {"cookie": "a b"}, "balance": "round_robin"},
+            {"prefix": "/h", "backends": [{"url": "http://a", "weight": 1}, {"url": "http://a"}, {"url": "a"}],
+             "check": {"http": {"path": "up"}, "tcp": {}}},
         ],
     }));
     let places: Vec<_> = found.iter().map(|(place, _)| place.as_str()).collect();
@@ -152,12 +153,19 @@ fn every_mistake_in_a_route_is_reported_at_its_place() {
             "/routes/2/redirect/host",
             "/routes/2/redirect/to",
             "/routes/3/answer/body",
+            "/routes/3/affinity",
+            "/routes/3/check",
             "/routes/4/answer/content_type",
             "/routes/5/service",
             "/routes/5/rewrite/host",
+            "/routes/5/check",
+            "/routes/5/check/grpc/service",
             "/routes/6/backends",
+            "/routes/6/balance",
+            "/routes/6/affinity/cookie",
             "/routes/7/backends/1/url",
             "/routes/7/backends/2/url",
+            "/routes/7/check",
         ]
     );
     let message = |place: &str| &found.iter().find(|(pointer, _)| pointer == place).unwrap().1;
@@ -256,4 +264,23 @@ fn the_routes_of_the_first_version_mean_the_same() {
     assert_eq!((&first.rewrite, first.places.as_ref().map(|(_, most)| *most)), (&Rewrite::Strip, Some(4)));
     assert_eq!((&second.rewrite, second.label.as_str()), (&Rewrite::Keep, "/b"));
     assert!(first.rate.is_none() && first.body.is_none() && first.keys.is_none());
+}
+
+#[test]
+fn trusted_certificates_belong_to_a_route_with_an_https_address() {
+    let found = mistakes(&json!({"routes": [
+        {"prefix": "/a", "to": ["http://a"], "ca": "ca.crt"},
+        {"prefix": "/b", "to": ["https://a", "h2c://b:50051"], "ca": ""},
+        {"prefix": "/c", "service": "storage", "ca": "ca.crt"},
+        {"prefix": "/d", "backends": [{"url": "https://a"}], "ca": "ca.crt"},
+    ]}));
+    let words: Vec<_> = found.iter().map(|(place, words)| format!("{place}: {words}")).collect();
+    assert_eq!(
+        words,
+        [
+            "/routes/0/ca: it has no effect: no address of this route begins with `https://`",
+            "/routes/1/ca: this is no path",
+            "/routes/2/ca: it has no effect: the route has no address",
+        ]
+    );
 }

@@ -35,7 +35,9 @@ async fn each_request_is_a_line_without_credentials() {
         )
         .await;
     gateway.raw("GET /none HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    let lines = lines(&path, 2).await;
+    let mut lines = lines(&path, 2).await;
+    // Each core writes its own lines.
+    lines.sort_by_key(|line| line.contains("/none"));
     assert!(lines.iter().all(|line| !line.contains("secret")), "{lines:?}");
     let objects: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     for (key, value) in [
@@ -55,7 +57,7 @@ async fn each_request_is_a_line_without_credentials() {
         assert_eq!(objects[0][key], value, "{key} in {}", objects[0]);
     }
     assert!(objects[0]["request_id"].is_string() && objects[0]["reason"].is_null(), "{}", objects[0]);
-    assert_eq!((&objects[1]["status"], &objects[1]["reason"]), (&json!(404), &json!("unknown-service")));
+    assert_eq!((&objects[1]["status"], &objects[1]["reason"]), (&json!(404), &json!("no_route")));
 }
 
 #[tokio::test]
@@ -71,7 +73,7 @@ async fn a_client_that_left_is_logged_as_499() {
     let line = lines(&path, 1).await.remove(0);
     let object: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&object["status"], &object["path"]), (&json!(499), &json!("/files/slow")), "{line}");
-    assert_eq!(object["reason"], "client-gone");
+    assert_eq!(object["reason"], "client_gone");
 }
 
 /// Closes a connection with a reset.

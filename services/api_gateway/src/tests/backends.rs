@@ -53,7 +53,14 @@ async fn the_backends_of_services_and_routes_are_shown_with_their_states() {
     let ejected = &route.backends[1];
     assert_eq!((&ejected.address, ejected.why.as_deref()), (&to[1], Some("5 requests in a row failed")));
     assert!(ejected.until_ms.is_some());
-    assert!(gateway.metrics().contains("ejected_addresses 1"), "{}", gateway.metrics());
+    assert_eq!(ejected.weight, 0.0);
+    let series = gateway.context.mesh.upstream_series();
+    let files = series.iter().find(|series| series.name == "/files").unwrap();
+    let shown: Vec<_> =
+        files.members.iter().map(|member| (member.is_up, member.is_ejected, member.weight)).collect();
+    assert_eq!(shown, [(true, false, 1.0), (false, true, 0.0)]);
+    assert_eq!(files.members[1].attempts[5], ("5xx", 5));
+    assert!(files.read.durations.count() >= 5 && files.read.waiting == 0);
 }
 
 #[tokio::test]

@@ -40,9 +40,9 @@ async fn every_listener_is_gossiped_under_its_name_and_has_its_own_trust_and_met
     for line in [
         r#"connections_total{listener="inner"} 1"#,
         r#"connections_total{listener="outer"} 2"#,
-        r#"listener_requests_total{listener="outer"} 2"#,
-        r#"refused_heads_total{listener="outer"} 0"#,
-        r#"accept_paused_total{listener="outer"} 0"#,
+        r#"requests_total{listener="outer",route="/",method="GET",code="200"} 2"#,
+        r#"refused_total{listener="outer",reason="smuggling"} 0"#,
+        r#"coterie_accept_paused_total{listener="outer"} 0"#,
     ] {
         assert!(metrics.contains(line), "{line} in\n{metrics}");
     }
@@ -153,6 +153,6 @@ async fn a_proxy_in_front_names_the_client_in_a_header_of_the_proxy_protocol() {
     }
     assert_eq!(begun_with(gateway.listener("web"), b"").await, "", "a header is needed");
     let metrics = gateway.metrics();
-    assert!(metrics.contains(r#"refused_proxies_total{listener="web"} 1"#), "{metrics}");
-    assert!(metrics.contains(r#"refused_proxies_total{listener="strict"} 2"#), "{metrics}");
+    assert!(metrics.contains(r#"refused_total{listener="web",reason="proxy_protocol"} 1"#), "{metrics}");
+    assert!(metrics.contains(r#"refused_total{listener="strict",reason="proxy_protocol"} 2"#), "{metrics}");
 }

@@ -1,4 +1,5 @@
-//! Requests and answers byte by byte: unusual and malformed input from clients and servers.
+//! Requests and answers byte by byte: what needs a look inside the gateway. The tables of malformed input run against the
+//! real agent, in `tests/tests/raw_requests`.
 
 use super::*;
 
@@ -56,232 +57,6 @@ fn problem(answer: &str) -> Problem {
     problem
 }
 
-const NEXT: &str = "GET /next HTTP/1.1\r\nhost: x\r\n\r\n";
-
-#[tokio::test]
-async fn an_ambiguous_head_is_refused_with_a_problem_and_ends_the_connection() {
-    let (upstream, record) = recorder().await;
-    let gateway = Running::routing("/", &upstream).await;
-    let many = "a: b\r\n".repeat(101);
-    let large = format!("cookie: {}\r\n", "a".repeat(40_000));
-    let long = "a".repeat(70_000);
-    let method = "A".repeat(5_000);
-    for (request, expected, code) in [
-        ("GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "several-hosts"),
-        ("GET /a HTTP/1.1\r\n\r\n", 400, "no-host"),
-        ("GET /a HTTP/1.1\r\nHost: a b/c@d\r\n\r\n", 400, "bad-host"),
-        ("GET /a HTTP/1.1\r\nHost: x, y\r\n\r\n", 400, "bad-host"),
-        ("GET /a HTTP/1.1\r\nHost: x/y\r\n\r\n", 400, "bad-host"),
-        ("GET /a HTTP/1.1\r\nHost: u@x\r\n\r\n", 400, "bad-host"),
-        ("GET /a HTTP/1.1\r\nHost:\r\n\r\n", 400, "bad-host"),
-        ("GET /a HTTP/1.1\r\nHost: x:99999\r\n\r\n", 400, "bad-host"),
-        ("GET http://u:p@other/u/ HTTP/1.1\r\nHost: h\r\n\r\n", 400, "user-name"),
-        ("GET x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad-target"),
-        ("GET a HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad-target"),
-        ("GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad-target"),
-        ("GET /a#/b HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad-target"),
-        ("GET /caf\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad-target"),
-        ("GET /u/a<b> HTTP/1.1\r\nHost: h\r\n\r\n", 400, "bad-target"),
-        ("GET /u/?q=\"x\" HTTP/1.1\r\nHost: h\r\n\r\n", 400, "bad-target"),
-        ("GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", 400, "bad-request-line"),
-        ("GET /u/ HTTP/1.2\r\nHost: h\r\n\r\n", 505, "http-version"),
-        ("GET /u/ http/1.1\r\nHost: h\r\n\r\n", 400, "bad-request-line"),
-        (
-            "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-            501,
-            "transfer-coding",
-        ),
-        (
-            "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
-            501,
-            "transfer-coding",
-        ),
-        (
-            "POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-            501,
-            "transfer-coding",
-        ),
-        (
-            "POST /a HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-            "transfer-coding",
-        ),
-        ("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5, 5\r\n\r\nhello", 400, "bad-length"),
-        (
-            "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-            400,
-            "bad-length",
-        ),
-        ("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 0x5\r\n\r\nhello", 400, "bad-length"),
-        ("GET /a HTTP/1.1\r\nHost: h\r\na: b\r\n c\r\n\r\n", 400, "bad-header"),
-        ("GET /a HTTP/1.1\r\nHost: h\r\nfoo bar\r\n\r\n", 400, "bad-header"),
-        ("TRACE /a HTTP/1.1\r\nHost: h\r\nCookie: a=b\r\n\r\n", 405, "no-trace"),
-        ("CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n", 501, "no-tunnels"),
-        (
-            "POST /a HTTP/1.1\r\nHost: h\r\nExpect: 200-ok\r\nContent-Length: 1\r\n\r\nx",
-            417,
-            "bad-expectation",
-        ),
-        (&format!("{method} /a HTTP/1.1\r\nHost: h\r\n\r\n"), 400, "bad-method"),
-        (&format!("GET /a HTTP/1.1\r\nHost: h\r\n{many}\r\n"), 431, "head-too-large"),
-        (&format!("GET /a HTTP/1.1\r\nHost: h\r\n{large}\r\n"), 431, "head-too-large"),
-        (&format!("GET /{long} HTTP/1.1\r\nHost: h\r\n\r\n"), 414, "target-too-long"),
-        ("\u{16}\u{3}\u{1}\u{2}\u{1}\r\n\r\n", 400, "tls"),
-    ] {
-        let answer = gateway.raw(format!("{request}{NEXT}")).await;
-        let shown: String = request.chars().take(80).collect();
-        assert_eq!(status(&answer), expected, "{shown:?}: {answer}");
-        let problem = problem(&answer);
-        assert_eq!((problem.code(), problem.status), (code, expected), "{shown:?}: {answer}");
-        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{shown:?}: {answer}");
-        assert_eq!(record.take(), Vec::<String>::new(), "{shown:?}: nothing gets through");
-    }
-}
-
-#[tokio::test]
-async fn an_unambiguous_request_is_forwarded() {
-    let (upstream, record) = recorder().await;
-    let gateway = Running::routing("/", &upstream).await;
-    for (request, line, body) in [
-        ("GET /a HTTP/1.0\r\n\r\n", "GET /a", ""),
-        ("\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n", "GET /a", ""),
-        ("GET /a HTTP/1.1\nHost: x\n\n", "GET /a", ""),
-        ("GET http://y/a HTTP/1.1\r\nHost: x\r\n\r\n", "GET /a", ""),
-        ("GET /a%zz%2F//;+?&%00 HTTP/1.1\r\nHost: x\r\n\r\n", "GET /a%zz%2F//;+?&%00", ""),
-        ("get /a HTTP/1.1\r\nHost: x\r\n\r\n", "get /a", ""),
-        (
-            "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-            "POST /a",
-            "hello",
-        ),
-        (
-            "POST /a HTTP/1.1\r\nHost: x\r\nConnection: content-length\r\nContent-Length: 5\r\n\r\nhello",
-            "POST /a",
-            "hello",
-        ),
-        (
-            "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-            "POST /a",
-            "hello",
-        ),
-        ("POST /a HTTP/1.1\r\nHost: x\r\nUpgrade: foo\r\nContent-Length: 5\r\n\r\nhello", "POST /a", "hello"),
-        (
-            "POST /a HTTP/1.1\r\nHost: x\r\nTransfer_Encoding: chunked\r\nContent-Length: 5\r\n\r\nhello",
-            "POST /a",
-            "hello",
-        ),
-        (
-            "POST /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
-            "POST /a",
-            "hello",
-        ),
-    ] {
-        let answer = gateway.raw(closing(request)).await;
-        assert!(
-            answer.contains("HTTP/1.1 200 OK") || answer.contains("HTTP/1.0 200 OK"),
-            "{request:?}: {answer}"
-        );
-        let seen = record.take();
-        assert_eq!(seen.len(), 1, "{request:?}: {seen:?}");
-        assert!(seen[0].starts_with(&format!("{line}\n")), "{request:?}: {seen:?}");
-        let (head, came) = seen[0].split_once("\n\n").unwrap();
-        assert_eq!(came, body, "{request:?}");
-        for gone in ["upgrade", "transfer_encoding", "connection", "te:"] {
-            assert!(!head.contains(&format!("\n{gone}")), "{request:?}: {head}");
-        }
-    }
-    let answer = gateway.raw(closing("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")).await;
-    assert!(status(&answer) == 200 && answer.contains("allow: GET, HEAD"), "{answer}");
-    assert!(record.take().is_empty());
-}
-
-/// The same request, after which the connection ends.
-fn closing(request: &str) -> String {
-    if request.contains("\r\n\r\n") {
-        request.replacen("HTTP/1.1\r\n", "HTTP/1.1\r\nConnection: close\r\n", 1)
-    } else {
-        request.replacen("HTTP/1.1\n", "HTTP/1.1\nConnection: close\n", 1)
-    }
-}
-
-#[tokio::test]
-async fn a_length_beside_chunks_is_ignored_and_nothing_is_smuggled() {
-    let (upstream, record) = recorder().await;
-    let gateway = Running::routing("/", &upstream).await;
-    let length = 5 + NEXT.len();
-    let request = format!(
-        "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{NEXT}"
-    );
-    let answer = gateway.raw(request).await;
-    assert_eq!(status(&answer), 200, "{answer}");
-    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "what follows is never parsed: {answer}");
-    let seen = record.take();
-    assert!(seen.len() == 1 && !seen[0].contains("content-length"), "{seen:?}");
-}
-
-#[tokio::test]
-async fn a_client_can_neither_remove_nor_forge_the_fields_of_the_gateway() {
-    let (upstream, record) = recorder().await;
-    let gateway = Running::routing("/u", &upstream).await;
-    let request = "GET /u/ HTTP/1.1\r\nHost: h\r\n\
-        Connection: close, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Prefix, X-Request-Id, \
-        Authorization, Cookie, CDN-Loop, X-Hop\r\n\
-        X-Forwarded-For: 9.9.9.9\r\nX_Forwarded_For: 9.9.9.9\r\nX.Forwarded.For: 9.9.9.9\r\n\
-        X-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Prefix: //evil.example\r\n\
-        X-Forwarded-Port: 1\r\nForwarded: for=9.9.9.9\r\nX-Real-IP: 9.9.9.9\r\nX-Request-Id: mine\r\n\
-        Coterie-Hops: 3\r\nCoterie-Epoch: 99\r\nCoterie_Epoch: 99\r\nCoterie-Not-Processed: 1\r\n\
-        Authorization: Basic a\r\nCookie: a=b\r\nX-Hop: 1\r\nX-Kept: 1\r\n\r\n";
-    let answer = gateway.raw(request).await;
-    assert_eq!(status(&answer), 200, "{answer}");
-    let seen = record.take().pop().unwrap();
-    let mut lines: Vec<_> = seen.lines().skip(1).filter(|line| !line.is_empty()).collect();
-    lines.sort_unstable();
-    let id = lines.iter().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
-    assert_ne!(id, "mine");
-    assert_eq!(
-        lines,
-        [
-            "authorization: Basic a",
-            "cdn-loop: coterie",
-            "cookie: a=b",
-            &format!("host: {}", upstream.addr),
-            "x-forwarded-for: 127.0.0.1",
-            "x-forwarded-host: h",
-            "x-forwarded-prefix: /u",
-            "x-forwarded-proto: http",
-            "x-kept: 1",
-            &format!("x-request-id: {id}"),
-        ]
-    );
-}
-
-#[tokio::test]
-async fn a_route_is_not_left_by_dot_segments() {
-    let (upstream, record) = recorder().await;
-    let route = json!({"prefix": "/base", "to": [format!("{}/public", upstream.url())]});
-    let gateway = Running::with(json!({"routes": [route]}), Vec::new()).await;
-    for (path, arrives) in [
-        ("/base/../secret", None),
-        ("/base/%2e%2e/secret", None),
-        ("/base/.%2E/secret", None),
-        ("/base/..;x/secret", None),
-        ("/base/..%5csecret", None),
-        ("/base/x%00", None),
-        ("/base/%252e%252e/secret", Some("/public/%252e%252e/secret")),
-        ("/base/..%2fsecret", Some("/public/..%2fsecret")),
-        ("/base/a..b/...", Some("/public/a..b/...")),
-        ("/base?../", Some("/public/?../")),
-    ] {
-        let answer =
-            gateway.raw(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")).await;
-        let seen = record.take().pop().map(|seen| seen.lines().next().unwrap().replace("GET ", ""));
-        assert_eq!(seen.as_deref(), arrives, "{path}: {answer}");
-        if arrives.is_none() {
-            assert_eq!((status(&answer), problem(&answer).code()), (400, "bad-path"), "{path}");
-        }
-    }
-}
-
 #[tokio::test]
 async fn trailers_forge_nothing_and_reach_only_members() {
     let (upstream, record) = recorder().await;
@@ -301,45 +76,6 @@ async fn trailers_forge_nothing_and_reach_only_members() {
         assert_eq!(came, if has_checksum { vec!["checksum: 1"] } else { Vec::new() }, "{path}: {seen}");
         assert!(seen.ends_with("hello"), "{seen}");
         assert_eq!(seen.contains("\ntrailer: "), has_checksum, "{seen}");
-    }
-}
-
-#[tokio::test]
-async fn answers_with_ambiguous_framing_are_repaired_or_refused() {
-    for (answer, expected, code, framing) in [
-        (
-            &b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n6\r\nhello\n\r\n0\r\n\r\n"[..],
-            200,
-            "6\r\nhello\n\r\n0\r\n\r\n",
-            "transfer-encoding: chunked",
-        ),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 6, 6\r\n\r\nhello\n", 200, "hello\n", "content-length: 6\r\n"),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nContent-Length: 6\r\n\r\nhello\n",
-            200,
-            "hello\n",
-            "content-length: 6\r\n",
-        ),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 502, "bad-answer", ""),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 502, "bad-answer", ""),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\nhello", 502, "bad-answer", ""),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 502, "bad-answer", ""),
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", 502, "bad-answer", ""),
-        (b"220 mail.example ESMTP\r\n\r\n", 502, "bad-answer", ""),
-    ] {
-        let upstream = Upstream::writing(answer).await;
-        let gateway = Running::routing("/", &upstream).await;
-        let came = gateway.raw("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
-        let shown = String::from_utf8_lossy(answer);
-        assert_eq!(status(&came), expected, "{shown}: {came}");
-        if expected == 200 {
-            let (head, body) = came.split_once("\r\n\r\n").unwrap();
-            assert_eq!(body, code, "{shown}");
-            assert!((head.to_owned() + "\r\n").contains(framing), "{shown}: {head}");
-            assert_eq!(head.contains("content-length"), framing.contains("content-length"), "{shown}: {head}");
-        } else {
-            assert_eq!(problem(&came).code(), code, "{shown}: {came}");
-        }
     }
 }
 
@@ -399,7 +135,10 @@ async fn a_final_answer_is_passed_on_while_the_body_is_still_being_sent() {
     for expect in ["", "Expect: 100-continue\r\n"] {
         for _ in 0..10 {
             let length = 20_000_000;
-            let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{expect}Content-Length: {length}\r\n\r\n");
+            // Without the field, the connection stays open if the gateway was so fast that it read the whole body.
+            let head = format!(
+                "POST / HTTP/1.1\r\nHost: h\r\n{expect}Connection: close\r\nContent-Length: {length}\r\n\r\n"
+            );
             let stream = TcpStream::connect(gateway.addr).await.unwrap();
             let (mut reader, mut writer) = stream.into_split();
             let sending = async {
@@ -493,7 +232,7 @@ async fn a_client_that_disconnects_cancels_its_request() {
     let began = Instant::now();
     until_awake(|| !gateway.in_flight()).await;
     assert!(began.elapsed() >= Duration::from_secs(9), "{:?}", began.elapsed());
-    assert!(gateway.metrics().contains(r#"requests_total{outcome="aborted"} 3"#));
+    assert_eq!(gateway.answered("499"), 3);
 }
 
 /// Like [`until`], but sleeps between the checks.

@@ -145,7 +145,7 @@ async fn a_request_over_tls_arrives_as_https() {
     }
     let metrics = gateway.metrics();
     for line in [
-        r#"tls_handshakes_total{listener="web",result="done"} 1"#,
+        r#"coterie_tls_handshakes_total{listener="web",version="TLSv1.3",result="done"} 1"#,
         r#"tls_settings_reloads_total{listener="web",result="loaded"} 1"#,
         r#"tls_certificate_not_after_seconds{listener="web",name="shop.example"} 4891363200"#,
     ] {

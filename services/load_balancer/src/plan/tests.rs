@@ -1,5 +1,7 @@
 use serde_json::{Value, json};
 
+use plugin::check::Probe;
+
 use super::*;
 
 /// A listener with a target and these settings.
@@ -64,7 +66,7 @@ fn the_documented_defaults_are_right() {
     let checked = planned(&with(&json!({"check": {"tcp": {}}})));
     let check = checked.listeners[0].forward.check.clone().unwrap();
     let two = Duration::from_secs(2);
-    assert_eq!(check, Checking { probe: Probe::Tcp, every: two, rise: 2, fall: 3, timeout: two });
+    assert_eq!(check, Checking { probe: Probe::Tcp, every: two, rise: 2, fall: 3, timeout: two, send: None });
     let service = planned(&with(&json!({"backends": null, "service": "api-gateway"})));
     let Source::Service { listener, .. } = &service.listeners[0].targets[0].source else {
         panic!("a service")
@@ -125,9 +127,55 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
 }
 
 #[test]
+fn settings_of_the_other_mode_are_refused() {
+    let tls = json!({"certificates": [{"cert": "/a", "key": "/b"}]});
+    let tcp = mistakes(&with(&json!({
+        "tls": tls, "protocols": ["http1"], "hosts": "any", "retry": {}, "timeouts": {"answer": "1s"},
+    })));
+    let places =
+        |found: &[(String, String)]| found.iter().map(|(place, _)| place.clone()).collect::<Vec<_>>();
+    let at = |keys: &[&str]| keys.iter().map(|key| format!("/listeners/0/{key}")).collect::<Vec<_>>();
+    assert_eq!(places(&tcp), at(&["tls", "protocols", "hosts", "retry", "timeouts/answer"]));
+    let http = mistakes(&with(&json!({
+        "mode": "http", "send_proxy_protocol": "v2", "limits": {"per_backend": 1}, "ejection": {"failures": 9},
+        "slow_start": "1s", "hosts": "any", "protocols": [], "tls": {"certificates": [{"cert": "a", "key": "/b"}]},
+    })));
+    let keys = ["send_proxy_protocol", "limits/per_backend", "ejection", "slow_start", "hosts", "protocols"];
+    assert_eq!(places(&http), [at(&keys), at(&["tls/certificates/0/cert"])].concat());
+    let sni = json!([{"hosts": ["a"], "backends": [{"address": "a:1"}]}]);
+    let sni = mistakes(&with(&json!({"mode": "http", "backends": null, "sni": sni})));
+    assert_eq!(places(&sni), at(&["sni"]));
+}
+
+#[test]
+fn in_http_mode_a_service_without_a_listener_is_its_api() {
+    let of = |more: Value| {
+        let mut settings = json!({"mode": "http", "backends": null});
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with(&settings)
+    };
+    let listener = planned(&of(json!({"service": "storage", "trust": ["10.0.0.1"]}))).listeners.remove(0);
+    let http = listener.http.unwrap();
+    assert_eq!(http.service.unwrap().0.as_str(), "storage");
+    assert!(listener.targets.is_empty() && http.http1 && http.http2 && http.trust.len() == 1);
+    assert_eq!(http.limits.idle, Duration::from_secs(60));
+    let listener = planned(&of(json!({"service": "api-gateway", "listener": "web"}))).listeners.remove(0);
+    assert!(listener.http.unwrap().service.is_none() && listener.targets.len() == 1);
+    for (more, place) in [
+        (json!({"service": "api_gateway"}), "/listeners/0/service"),
+        (json!({"service": "a b"}), "/listeners/0/service"),
+        (json!({"service": "storage", "check": {"tcp": {}}}), "/listeners/0/check"),
+        (json!({"service": "storage", "backends": [{"address": "a:1"}]}), "/listeners/0"),
+    ] {
+        let found = mistakes(&of(more.clone()));
+        assert_eq!(found[0].0, place, "{more}: {found:?}");
+    }
+}
+
+#[test]
 fn what_the_form_does_not_allow_is_refused() {
     for (more, place) in [
-        (json!({"mode": "http"}), "/listeners/0/mode"),
+        (json!({"mode": "udp"}), "/listeners/0/mode"),
         (json!({"balance": "random"}), "/listeners/0/balance"),
         (json!({"send_proxy_protocol": true}), "/listeners/0/send_proxy_protocol"),
         (json!({"limits": {"connections": 0}}), "/listeners/0/limits/connections"),

@@ -12,14 +12,12 @@ async fn pair() -> (TcpStream, TcpStream) {
 
 #[tokio::test]
 async fn a_direction_has_a_buffer_only_while_bytes_arrive_or_wait() {
-    let (mut writer, mut from) = pair().await;
-    let (mut to, mut reader) = pair().await;
-    let (mut from_read, _from_write) = from.split();
-    let (_to_read, mut to_write) = to.split();
+    let (mut writer, from) = pair().await;
+    let (to, mut reader) = pair().await;
     let mut direction = Direction::default();
     let mut step = async |wanted: u64, has_buffer: bool| {
         poll_fn(|cx| {
-            direction.poll(cx, &mut from_read, &mut to_write);
+            direction.poll(cx, &from, &to);
             let is_there = direction.moved >= wanted && direction.buffer.is_some() == has_buffer;
             if is_there { Poll::Ready(()) } else { Poll::Pending }
         })

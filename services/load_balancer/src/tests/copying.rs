@@ -145,3 +145,14 @@ async fn a_connection_on_which_nothing_moves_is_reset_and_one_that_moves_is_not(
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
 }
+
+#[tokio::test]
+async fn a_client_that_resets_its_connection_is_noticed_while_its_backend_reads_nothing() {
+    let (running, _backend, mut client, server) = connection(json!({})).await;
+    fill(&mut client).await;
+    assert_eq!(running.metric("active", ""), 1);
+    reset(&client);
+    drop(client);
+    eventually("the connection has ended", async || running.metric("active", "") == 0).await;
+    drop(server);
+}

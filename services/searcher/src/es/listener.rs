@@ -33,7 +33,8 @@ pub(crate) async fn open(cx: &Context, address: SocketAddr) -> Result<TcpListene
 pub(crate) fn serve(service: &Arc<SearcherService>, listener: TcpListener, hosts: Hosts) -> DrainingListener {
     let cx = &service.cx;
     let in_flight = InFlight::default();
-    let limits = ServeLimits { grace: GRACE, node: Some(cx.node.clone()), ..ServeLimits::default() };
+    let limits =
+        ServeLimits { grace: GRACE, node: Some(cx.node.clone()), ..ServeLimits::of_service_listener() };
     let guard = Arc::new(Guard::new(hosts, HOSTS));
     let (counted, weak) = (in_flight.clone(), Arc::downgrade(service));
     let answering = service_fn(move |request: Request| {

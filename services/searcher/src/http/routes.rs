@@ -32,7 +32,8 @@ pub(crate) fn router(service: Arc<SearcherService>) -> Router {
 async fn answer(State(service): State<Arc<SearcherService>>, request: Request) -> Response {
     // A body can't be shared between threads, so it is passed beside the head.
     let (head, body) = request.into_parts();
-    let answering = answer_whole(&service, &head, body);
+    // Boxed: its requests to other members make it large.
+    let answering = Box::pin(answer_whole(&service, &head, body));
     if !may_repeat(&head) {
         return answering.await;
     }

@@ -91,6 +91,24 @@ async fn a_request_looks_like_one_of_http_1_to_the_service() {
 }
 
 #[tokio::test]
+async fn at_the_limit_an_idle_connection_makes_room_for_a_new_one() {
+    let mut server = Server::start(ServeLimits { connections: 1, ..ServeLimits::default() }).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = server.client().await;
+        let (status, _) = timeout(LONG, answer(&mut client, get("/"))).await.expect("it does not wait");
+        assert_eq!(status, StatusCode::OK);
+        clients.push(client);
+    }
+    let closed = async {
+        while clients[0].ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LONG, closed).await.expect("the first one was closed");
+}
+
+#[tokio::test]
 async fn an_ambiguous_or_large_head_is_refused_and_the_connection_continues() {
     let mut server = Server::start(ServeLimits::default()).await;
     let mut client = server.client().await;
@@ -140,6 +158,42 @@ async fn a_stream_of_which_the_client_takes_nothing_is_reset_and_the_others_cont
     assert_eq!(answer(&mut client, get("/")).await.0, StatusCode::OK);
     let error = stuck.into_body().collect().await.unwrap_err();
     assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
+}
+
+#[tokio::test]
+async fn as_many_streams_with_closed_windows_as_a_connection_may_have_end_and_give_their_memory_back() {
+    let limits = ServeLimits { send_timeout: Duration::from_secs(2), ..ServeLimits::default() };
+    let mut server = Server::start(limits).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let (mut client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    server.tasks.spawn(async {
+        let _ = connection.await;
+    });
+    // Twice: their places are free again.
+    for _ in 0..2 {
+        let mut held = Vec::new();
+        for _ in 0..STREAMS {
+            let mut request = get("/endless");
+            for number in 0..80 {
+                request = request.header(format!("a-{number}"), "b");
+            }
+            held.push(client.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap());
+        }
+        timeout(LONG, async {
+            while server.bodies.lock().unwrap().iter().any(|body| body.strong_count() > 0) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("every body is freed");
+        for answer in held {
+            let error = answer.into_body().collect().await.unwrap_err();
+            assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
+        }
+    }
+    assert_eq!(server.bodies.lock().unwrap().len(), 2 * STREAMS as usize);
 }
 
 #[tokio::test]

@@ -1,41 +1,67 @@
-//! Active checks: whether a backend accepts connections, or answers a request.
+//! Active checks: whether a backend accepts connections, answers a request, or says by gRPC that it serves.
 //!
 //! [`Checked`] is pure: results come in. The first result decides at once; after that several in a row are needed.
+//! [`CheckSettings`] are what an operator writes, and [`run`] checks all backends of a pool at their intervals.
+
+mod grpc;
+mod rounds;
+mod settings;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use plugin::proxy_protocol::{ProxyVersion, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+pub use self::rounds::run;
+pub use self::settings::{CheckSettings, GrpcCheck, HttpCheck, TcpCheck};
+use crate::proxy_protocol::{ProxyVersion, header};
 
 /// The longest status line of an answer to a check.
 const STATUS_LINE: usize = 1024;
 
 /// How backends are checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Checking {
-    pub(crate) probe: Probe,
-    pub(crate) every: Duration,
-    pub(crate) rise: u32,
-    pub(crate) fall: u32,
-    pub(crate) timeout: Duration,
+pub struct Checking {
+    /// What a check does.
+    pub probe: Probe,
+    /// The time between two checks of a backend.
+    pub every: Duration,
+    /// How many successes in a row bring a backend up.
+    pub rise: u32,
+    /// How many failures in a row take it down.
+    pub fall: u32,
+    /// How long one check may take.
+    pub timeout: Duration,
+    /// The header with which connections begin, if backends want one.
+    pub send: Option<ProxyVersion>,
 }
 
 /// What a check does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Probe {
+pub enum Probe {
     /// Connects.
     Tcp,
-    /// Sends a GET request. Without status codes 200 to 399 are right.
-    Http { path: String, host: Option<String>, status: Vec<u16> },
+    /// Sends a GET request.
+    Http {
+        /// The path with its query.
+        path: String,
+        /// The `Host` header; the backend's own address without it.
+        host: Option<String>,
+        /// The right status codes; without any, 200 to 399.
+        status: Vec<u16>,
+    },
+    /// Calls `grpc.health.v1.Health/Check`, by HTTP/2 without TLS.
+    Grpc {
+        /// The service that is asked for; empty for the server as a whole.
+        service: String,
+    },
 }
 
 /// What the checks of one backend have found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Checked {
+pub struct Checked {
     /// `None` before the first result.
     is_up: Option<bool>,
     /// How many results in a row contradict that.
@@ -45,18 +71,18 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    /// Whether it may get connections. One that was not checked yet may.
-    pub(crate) fn is_up(&self) -> bool {
+    /// Whether it may be used. A backend that was not checked yet may.
+    pub fn is_up(&self) -> bool {
         self.is_up != Some(false)
     }
 
     /// Why the last check failed, if it did.
-    pub(crate) fn why(&self) -> Option<&str> {
+    pub fn why(&self) -> Option<&str> {
         self.why.as_deref()
     }
 
     /// Takes a result. Returns whether the backend went up or down by it.
-    pub(crate) fn observe(&mut self, result: Result<(), String>, checking: &Checking) -> bool {
+    pub fn observe(&mut self, result: Result<(), String>, checking: &Checking) -> bool {
         let succeeded = result.is_ok();
         self.why = result.err();
         let needed = match self.is_up {
@@ -79,16 +105,11 @@ impl Checked {
     }
 }
 
-/// Checks a backend once. `named` is its address as the settings name it.
-pub(crate) async fn check(
-    checking: &Checking,
-    address: SocketAddr,
-    named: &str,
-    send: Option<ProxyVersion>,
-) -> Result<(), String> {
+/// Checks a backend at `address`, a host and a port, once. `named` is the address as the settings name it.
+pub async fn check(checking: &Checking, address: &str, named: &str) -> Result<(), String> {
     let probing = async {
         let mut stream = TcpStream::connect(address).await.map_err(|error| why(&error))?;
-        if let Some(version) = send {
+        if let Some(version) = checking.send {
             // Otherwise a backend that wants the header would take the check for a mistake.
             stream.write_all(&header(version, None)).await.map_err(|error| why(&error))?;
         }
@@ -97,7 +118,7 @@ pub(crate) async fn check(
             Probe::Http { path, host, status } => {
                 let host = host.as_deref().unwrap_or(named);
                 let request = format!(
-                    "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: coterie-load-balancer\r\n\
+                    "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: coterie-check\r\n\
                      accept: */*\r\nconnection: close\r\n\r\n"
                 );
                 stream.write_all(request.as_bytes()).await.map_err(|error| why(&error))?;
@@ -106,6 +127,7 @@ pub(crate) async fn check(
                     if status.is_empty() { (200..400).contains(&found) } else { status.contains(&found) };
                 if is_right { Ok(()) } else { Err(format!("answers {found}")) }
             }
+            Probe::Grpc { service } => grpc::check(stream, service, named).await,
         }
     };
     let slow = || Err(format!("does not answer within {:?}", checking.timeout));
@@ -137,7 +159,7 @@ fn parse_status(line: &[u8]) -> Option<u16> {
 }
 
 /// The cause of a failed connection, in words that stay the same from time to time.
-pub(crate) fn why(error: &io::Error) -> String {
+pub fn why(error: &io::Error) -> String {
     let text = match error.kind() {
         io::ErrorKind::ConnectionRefused => "refuses connections",
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
@@ -147,13 +169,15 @@ pub(crate) fn why(error: &io::Error) -> String {
         io::ErrorKind::TimedOut => "does not answer",
         io::ErrorKind::PermissionDenied => "is forbidden to this process",
         _ if is_our_own(error) => "needs a descriptor or a port that this process can't get",
+        // The resolver's errors are not the system's.
+        _ if error.raw_os_error().is_none() => "has a name that is not found",
         _ => "can't be reached",
     };
     text.to_owned()
 }
 
 /// Whether this process lacks a resource that a connection needs: a descriptor (`ENFILE`, `EMFILE`) or a local port.
-pub(crate) fn is_our_own(error: &io::Error) -> bool {
+pub fn is_our_own(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24)) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
@@ -165,7 +189,7 @@ mod tests {
 
     fn checking(probe: Probe) -> Checking {
         let timeout = Duration::from_secs(20);
-        Checking { probe, every: Duration::from_secs(2), rise: 2, fall: 3, timeout }
+        Checking { probe, every: Duration::from_secs(2), rise: 2, fall: 3, timeout, send: None }
     }
 
     #[test]
@@ -207,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn a_backend_is_asked_and_its_answer_counts() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap().to_string();
         let http = |status: &[u16]| {
             let path = "/up?x".to_owned();
             checking(Probe::Http { path, host: Some("shop.example".to_owned()), status: status.to_vec() })
@@ -229,17 +253,17 @@ mod tests {
             (&[], "", Err("closes the connection")),
         ] {
             let checking = http(status);
-            let (found, head) = tokio::join!(check(&checking, address, "n", None), answer(answered));
+            let (found, head) = tokio::join!(check(&checking, &address, "n"), answer(answered));
             assert_eq!(found, wanted.map_err(ToOwned::to_owned), "{answered}");
             assert!(head.starts_with("GET /up?x HTTP/1.1\r\nhost: shop.example\r\n"), "{head}");
         }
-        let checking = http(&[]);
-        let proxied = check(&checking, address, "n", Some(ProxyVersion::V1));
+        let checking = Checking { send: Some(ProxyVersion::V1), ..http(&[]) };
+        let proxied = check(&checking, &address, "n");
         let (found, head) = tokio::join!(proxied, answer("HTTP/1.1 200 OK\r\n\r\n"));
         assert_eq!(found, Ok(()));
         assert!(head.starts_with("PROXY UNKNOWN\r\nGET /up?x"), "{head}");
         drop(listener);
-        let refused = check(&checking, address, "n", None).await;
+        let refused = check(&checking, &address, "n").await;
         assert_eq!(refused, Err("refuses connections".to_owned()));
     }
 }

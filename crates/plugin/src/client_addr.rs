@@ -6,12 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
-use plugin::proxy_protocol::is_trusted;
+
+use crate::proxy_protocol::is_trusted;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The client's address. `headers` have been stripped of what untrusted peers may not send.
-pub(crate) fn client_addr(peer: Option<IpAddr>, headers: &HeaderMap, trust: &[IpNet]) -> Option<IpAddr> {
+pub fn client_addr(peer: Option<IpAddr>, headers: &HeaderMap, trust: &[IpNet]) -> Option<IpAddr> {
     let mut client = peer?.to_canonical();
     if !is_trusted(client, trust) {
         return Some(client);

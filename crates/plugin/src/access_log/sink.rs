@@ -26,8 +26,16 @@ impl Sink {
         Self { path, file: None, next_check: Instant::now() }
     }
 
-    /// Writes whole lines.
-    pub(super) async fn write(&mut self, lines: Vec<u8>) -> io::Result<()> {
+    /// Closes the file and opens the one that is at its path now, without waiting for a line.
+    pub(super) async fn reopen(&mut self) {
+        self.file = None;
+        let Some(path) = self.path.clone() else { return };
+        // If it fails, that is tried again, and reported, with the next line.
+        self.file = spawn_blocking(move || open(&path).ok()).await.unwrap_or_default();
+    }
+
+    /// Writes whole lines, and returns their memory.
+    pub(super) async fn write(&mut self, lines: Vec<u8>) -> (Vec<u8>, io::Result<()>) {
         let (path, mut file) = (self.path.clone(), self.file.take());
         let is_due = Instant::now() >= self.next_check;
         if is_due {
@@ -36,27 +44,32 @@ impl Sink {
         let writing = spawn_blocking(move || {
             let Some(path) = path else {
                 let mut stdout = io::stdout().lock();
-                return (None, stdout.write_all(&lines).and_then(|()| stdout.flush()));
+                let written = stdout.write_all(&lines).and_then(|()| stdout.flush());
+                return (None, lines, written);
             };
             if is_due && file.as_ref().is_some_and(|file| !is_at(file, &path)) {
                 file = None;
             }
-            let opened = match file {
-                Some(file) => Ok(file),
-                None => OpenOptions::new().append(true).create(true).open(&path),
-            };
-            match opened {
+            match file.map_or_else(|| open(&path), Ok) {
                 Ok(mut file) => {
                     let written = file.write_all(&lines);
-                    (Some(file), written)
+                    (Some(file), lines, written)
                 }
-                Err(error) => (None, Err(error)),
+                Err(error) => (None, lines, Err(error)),
             }
         });
-        let (file, written) = writing.await.map_err(io::Error::other)?;
-        self.file = file;
-        written
+        match writing.await {
+            Ok((file, lines, written)) => {
+                self.file = file;
+                (lines, written)
+            }
+            Err(error) => (Vec::new(), Err(io::Error::other(error))),
+        }
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
 }
 
 /// Whether an open file is still the one at its path.

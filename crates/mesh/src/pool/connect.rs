@@ -1,0 +1,207 @@
+//! Opens connections: TCP, then HTTP.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper::rt::{Executor, Read, Write};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::{Instant, timeout};
+use tower::Service;
+
+use super::shared::{Shared, Streams};
+use super::tls::{Tls, TlsError};
+use crate::counts::ConnectResult;
+use crate::origin::{Origin, Protocol};
+use crate::tolerant::Tolerant;
+use crate::trail;
+use crate::upload::AttemptBody;
+use crate::wire::{chain, root_cause};
+
+/// The largest head of an answer over HTTP/2, in bytes.
+const MAX_HEAD: u32 = 16 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
+/// How often a connection with streams is checked, and how long the server may take to answer that.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_LIMIT: Duration = Duration::from_secs(20);
+
+/// Opens connections.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    tcp: HttpConnector,
+    tls: Arc<Tls>,
+    limit: Duration,
+}
+
+/// Why no connection could be opened. Nothing was sent.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct ConnectError {
+    pub(crate) result: ConnectResult,
+    why: String,
+}
+
+/// A new connection.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Http1(http1::SendRequest<AttemptBody>),
+    Http2(Shared),
+}
+
+/// Counts an open connection until it is dropped.
+struct Open(Arc<AtomicUsize>);
+
+impl Connector {
+    /// `limit`: how long opening a connection may take.
+    pub(super) fn new(limit: Duration) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(limit));
+        Self { tcp, tls: Arc::default(), limit }
+    }
+
+    /// Opens a connection that counts as open until it ends.
+    pub(super) async fn connect(
+        &self,
+        origin: &Origin,
+        open: &Arc<AtomicUsize>,
+    ) -> Result<Opened, ConnectError> {
+        let (connecting, began) = (self.open(origin, open), Instant::now());
+        let opened = timeout(self.limit, connecting).await;
+        trail::connected(began.elapsed());
+        opened.unwrap_or_else(|_late| {
+            let why = format!("no connection within {:?}", self.limit);
+            Err(ConnectError { result: ConnectResult::TimedOut, why })
+        })
+    }
+
+    async fn open(&self, origin: &Origin, open: &Arc<AtomicUsize>) -> Result<Opened, ConnectError> {
+        let uri = origin.uri().map_err(|error| ConnectError::other(&error))?;
+        let mut tcp = self.tcp.clone();
+        let stream = tcp.call(uri).await.map_err(|error| ConnectError::of(&error))?;
+        match origin.protocol() {
+            Protocol::Http1 => http1(Tolerant::new(stream), open).await,
+            Protocol::H2c => http2(stream, open).await,
+            Protocol::Tls(trust) => {
+                let shaking = self.tls.connect(trust, origin.host(), stream.into_inner());
+                let (stream, is_http2) =
+                    Box::pin(shaking).await.map_err(|error| ConnectError::tls(&error))?;
+                let stream = TokioIo::new(stream);
+                if is_http2 { http2(stream, open).await } else { http1(Tolerant::new(stream), open).await }
+            }
+        }
+    }
+}
+
+async fn http1<T>(io: Tolerant<T>, open: &Arc<AtomicUsize>) -> Result<Opened, ConnectError>
+where
+    T: Read + Write + Unpin + Send + 'static,
+{
+    let handshake = http1::Builder::new().handshake(io).await;
+    let (sender, connection) = handshake.map_err(|error| ConnectError::other(&error))?;
+    let open = Open::new(open);
+    TokioExecutor::new().execute(async move {
+        // The request's future reports the error.
+        let _ = connection.with_upgrades().await;
+        drop(open);
+    });
+    Ok(Opened::Http1(sender))
+}
+
+async fn http2<T>(io: T, open: &Arc<AtomicUsize>) -> Result<Opened, ConnectError>
+where
+    T: Read + Write + Unpin + Send + 'static,
+{
+    let handshake = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEAD)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_LIMIT)
+        .handshake(io)
+        .await;
+    let (sender, connection) = handshake.map_err(|error| ConnectError::other(&error))?;
+    let streams = Streams::new(Instant::now());
+    let driver = Driver { connection, streams: Arc::clone(&streams) };
+    let open = Open::new(open);
+    TokioExecutor::new().execute(async move {
+        let _ = driver.await;
+        drop(open);
+    });
+    Ok(Opened::Http2(Shared::new(sender, streams)))
+}
+
+/// Drives a connection over HTTP/2 and reads the server's limit of streams.
+struct Driver<T>
+where
+    T: Read + Write + Unpin + Send + 'static,
+{
+    connection: http2::Connection<T, AttemptBody, TokioExecutor>,
+    streams: Arc<Streams>,
+}
+
+impl<T> Future for Driver<T>
+where
+    T: Read + Write + Unpin + Send + 'static,
+{
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        let polled = Pin::new(&mut self.connection).poll(cx);
+        self.streams.allow(self.connection.current_max_send_streams(), cx);
+        Poll::Ready(ready!(polled))
+    }
+}
+
+impl ConnectError {
+    /// Whether no process listens at the address.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.result == ConnectResult::Refused
+    }
+
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let kinds =
+            || chain(error).filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let has = |kind| kinds().any(|found| found == kind);
+        let result = if has(io::ErrorKind::ConnectionRefused) {
+            ConnectResult::Refused
+        } else if has(io::ErrorKind::TimedOut) {
+            ConnectResult::TimedOut
+        } else {
+            ConnectResult::Failed
+        };
+        Self { result, why: root_cause(error) }
+    }
+
+    fn tls(error: &TlsError) -> Self {
+        Self { result: ConnectResult::Tls, why: error.to_string() }
+    }
+
+    pub(super) fn other(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self { result: ConnectResult::Failed, why: root_cause(error) }
+    }
+}
+
+impl Open {
+    fn new(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

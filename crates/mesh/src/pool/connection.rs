@@ -1,0 +1,176 @@
+//! A connection while it carries a request.
+
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::timeout;
+
+use super::idle::Idle;
+use super::per_core::PerCore;
+use super::shared::Stream;
+use super::{ConnectError, reuse};
+use crate::origin::Origin;
+use crate::upload::AttemptBody;
+use crate::wire::chain;
+
+/// How long a connection may take to end an exchange whose answer has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A connection that carries one request. Dropped, its exchange did not end: the connection, or the stream of a shared one, is
+/// closed.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    kind: Kind,
+    origin: Arc<Origin>,
+    pool: Arc<PerCore>,
+    /// Whether it carried another request before.
+    is_reused: bool,
+    /// Whether it may carry another request after this one.
+    may_be_reused: bool,
+    idle: Duration,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Http1(http1::SendRequest<AttemptBody>),
+    Http2(Stream),
+}
+
+/// Why a request was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// No connection could be opened.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server can't have seen any part of it, or declared that it did not process it.
+    #[error(transparent)]
+    NotSent(hyper::Error),
+    /// It may have been acted on.
+    #[error(transparent)]
+    Sent(hyper::Error),
+}
+
+impl Leased {
+    pub(super) fn new(
+        kind: Kind,
+        origin: &Arc<Origin>,
+        pool: &Arc<PerCore>,
+        is_reused: bool,
+        idle: Duration,
+    ) -> Self {
+        let (origin, pool) = (Arc::clone(origin), Arc::clone(pool));
+        Self { kind, origin, pool, is_reused, may_be_reused: true, idle }
+    }
+
+    /// Whether it carried another request before.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Sends a request, whose URL is a path. `is_sent`: whether its body has been read to its end.
+    pub(crate) async fn send(
+        &mut self,
+        mut request: Request<AttemptBody>,
+        is_sent: impl Fn() -> bool,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.may_be_reused &= !reuse::logs_in(request.headers());
+        let sent = match &mut self.kind {
+            Kind::Http1(sender) => sender.try_send_request(request).await,
+            Kind::Http2(stream) => {
+                let host = request.headers_mut().remove(http::header::HOST);
+                let path = std::mem::take(request.uri_mut());
+                // hyper refuses a path alone, as it would refuse this host.
+                *request.uri_mut() = match self.origin.absolute(host.as_ref(), path.clone()) {
+                    Ok(absolute) => absolute,
+                    Err(_) => path,
+                };
+                *request.version_mut() = Version::HTTP_2;
+                stream.sender().try_send_request(request).await
+            }
+        };
+        match sent {
+            Ok(answer) => {
+                self.may_be_reused &= is_sent() && !reuse::asks_to_log_in(answer.headers());
+                self.idle = reuse::idle_limit(answer.headers(), self.idle);
+                Ok(answer)
+            }
+            Err(error) => {
+                self.pool.forget(&self.origin, &self.kind);
+                Err(SendError::of(error))
+            }
+        }
+    }
+
+    /// Makes it available to other requests, now that its exchange has ended.
+    pub(crate) fn put_back(self) {
+        let Kind::Http1(sender) = &self.kind else { return };
+        if !self.may_be_reused || sender.is_closed() {
+            return;
+        }
+        if sender.is_ready() {
+            self.put();
+        } else if tokio::runtime::Handle::try_current().is_ok() {
+            // The task of the connection has yet to note the end.
+            TokioExecutor::new().execute(self.put_when_ready());
+        }
+    }
+
+    async fn put_when_ready(mut self) {
+        let Kind::Http1(sender) = &mut self.kind else { return };
+        if let Ok(Ok(())) = timeout(LAST_WORDS, sender.ready()).await {
+            self.put();
+        }
+    }
+
+    fn put(self) {
+        if let Kind::Http1(sender) = self.kind {
+            PerCore::put(&self.pool, &self.origin, sender, self.idle);
+        }
+    }
+}
+
+impl Idle for http1::SendRequest<AttemptBody> {
+    fn is_usable(&self) -> bool {
+        self.is_ready() && !self.is_closed()
+    }
+}
+
+impl SendError {
+    fn of(mut error: TrySendError<Request<AttemptBody>>) -> Self {
+        let is_unsent = error.take_message().is_some() || is_refused(error.error());
+        let error = error.into_error();
+        if is_unsent { Self::NotSent(error) } else { Self::Sent(error) }
+    }
+
+    /// Whether the connection ended without an answer, as one does that the server closed while it was idle.
+    pub(crate) fn is_closed(&self) -> bool {
+        let Self::Sent(error) = self else { return false };
+        let is_end = |kind| {
+            matches!(
+                kind,
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::UnexpectedEof
+            )
+        };
+        let mut causes = chain(error).filter_map(|error| error.downcast_ref::<io::Error>());
+        error.is_incomplete_message() || causes.any(|cause| is_end(cause.kind()))
+    }
+}
+
+/// Whether a server has declared over HTTP/2 that it did not process the request (RFC 9113, section 8.7). h2 reports a GOAWAY of
+/// the server only for streams above the last one that the server names.
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.is_remote() && (cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}

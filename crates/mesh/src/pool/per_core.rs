@@ -1,0 +1,281 @@
+//! The connections of one core.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared as SharedFuture, WeakShared};
+use hyper::client::conn::http1::SendRequest;
+use hyper::rt::Executor;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::{Instant, sleep};
+
+use super::Which;
+use super::connect::{ConnectError, Connector, Opened};
+use super::connection::{Kind, Leased};
+use super::idle::IdleList;
+use super::shared::Shared;
+use crate::counts::{ConnectResult, Counts};
+use crate::origin::Origin;
+use crate::upload::AttemptBody;
+
+/// Connections that have been idle for too long are closed at this interval. They are never used, whenever they are closed.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// What all pools of a mesh have in common.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) connector: Connector,
+    /// How long a connection may be idle.
+    pub(super) idle: Duration,
+    /// The largest number of idle connections to one origin.
+    pub(super) most_idle: usize,
+    pub(super) counts: Arc<Counts>,
+}
+
+/// The connections of one core. Aligned, so that no other core's data is in its cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct PerCore {
+    state: Mutex<State>,
+    /// Open connections, idle or not.
+    open: Arc<AtomicUsize>,
+    settings: Arc<Settings>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    origins: BTreeMap<Arc<Origin>, Connections>,
+    /// The addresses of members that drain: connections to them are not kept.
+    draining: Arc<BTreeSet<String>>,
+    /// Whether a task closes connections that have been idle for too long.
+    is_swept: bool,
+}
+
+/// The connections to one origin that can take a request.
+#[derive(Debug, Default)]
+struct Connections {
+    idle: IdleList<SendRequest<AttemptBody>>,
+    shared: Vec<Shared>,
+    /// A connection that several requests wait for.
+    opening: Option<WeakShared<Opening>>,
+    /// A server that could have chosen HTTP/2 chose HTTP/1.
+    speaks_http1: bool,
+}
+
+impl State {
+    fn of(&mut self, origin: &Arc<Origin>) -> &mut Connections {
+        self.origins.entry(Arc::clone(origin)).or_default()
+    }
+
+    /// Whether a new connection to the origin may turn out to be one that requests share.
+    fn may_share(&self, origin: &Origin) -> bool {
+        origin.may_be_shared() && !self.origins.get(origin).is_some_and(|known| known.speaks_http1)
+    }
+}
+
+impl Connections {
+    fn idle(&self) -> usize {
+        self.idle.len() + self.shared.iter().filter(|shared| shared.is_idle()).count()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.idle.is_empty() && self.shared.is_empty()
+    }
+}
+
+/// Opens a connection and adds it.
+type Opening = BoxFuture<'static, Result<(), ConnectError>>;
+
+impl PerCore {
+    pub(super) fn new(settings: Arc<Settings>) -> Self {
+        Self { state: Mutex::default(), open: Arc::default(), settings }
+    }
+
+    /// A connection to an origin: an open one, or a new one.
+    pub(super) async fn lease(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        which: Which,
+    ) -> Result<Leased, ConnectError> {
+        let mut which = which;
+        loop {
+            if which == Which::Any
+                && let Some(leased) = self.take(origin)
+            {
+                return Ok(leased);
+            }
+            if !self.state().may_share(origin) {
+                // Boxed: most requests find a connection, and need no room for this.
+                let opened = Box::pin(self.connect(origin)).await?;
+                if let Some(leased) = self.adopt(origin, opened) {
+                    return Ok(leased);
+                }
+            } else {
+                self.opening(origin).await?;
+            }
+            which = Which::Any;
+        }
+    }
+
+    /// An open connection that can take a request.
+    fn take(self: &Arc<Self>, origin: &Arc<Origin>) -> Option<Leased> {
+        let mut state = self.state();
+        let connections = state.origins.get_mut(origin.as_ref())?;
+        let kind = match connections.shared.iter().rev().find_map(Shared::open) {
+            Some(stream) => Kind::Http2(stream),
+            None => Kind::Http1(connections.idle.take(Instant::now())?),
+        };
+        Some(Leased::new(kind, origin, self, true, self.settings.idle))
+    }
+
+    /// The connection that is being opened for all requests that wait for one.
+    fn opening(self: &Arc<Self>, origin: &Arc<Origin>) -> SharedFuture<Opening> {
+        let mut state = self.state();
+        let connections = state.of(origin);
+        if let Some(opening) = connections.opening.as_ref().and_then(WeakShared::upgrade)
+            && opening.peek().is_none()
+        {
+            return opening;
+        }
+        let (pool, of) = (Arc::clone(self), Arc::clone(origin));
+        let opening = async move {
+            let opened = pool.connect(&of).await?;
+            if let Opened::Http1(mut sender) = opened {
+                // One that is not ready would be taken for one that is closed.
+                sender.ready().await.map_err(|error| ConnectError::other(&error))?;
+                pool.state().of(&of).speaks_http1 = true;
+                Self::put(&pool, &of, sender, pool.settings.idle);
+            } else {
+                pool.adopt(&of, opened);
+            }
+            Ok(())
+        };
+        let opening = opening.boxed().shared();
+        connections.opening = opening.downgrade();
+        opening
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<Opened, ConnectError> {
+        let connected = self.settings.connector.connect(origin, &self.open).await;
+        let result = connected.as_ref().map_or_else(|error| error.result, |_| ConnectResult::Connected);
+        self.settings.counts.connected(result);
+        connected
+    }
+
+    /// Takes over a new connection. One that can be shared is there for all; another is leased at once.
+    fn adopt(self: &Arc<Self>, origin: &Arc<Origin>, opened: Opened) -> Option<Leased> {
+        match opened {
+            Opened::Http1(sender) => {
+                Some(Leased::new(Kind::Http1(sender), origin, self, false, self.settings.idle))
+            }
+            Opened::Http2(shared) => {
+                let mut state = self.state();
+                state.of(origin).shared.push(shared);
+                self.keep_sweeping(&mut state);
+                None
+            }
+        }
+    }
+
+    /// Keeps a connection over HTTP/1 whose exchange has ended.
+    pub(super) fn put(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        sender: SendRequest<AttemptBody>,
+        idle: Duration,
+    ) {
+        if idle.is_zero() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let mut state = self.state();
+        if state.draining.contains(origin.authority()) {
+            return;
+        }
+        let most = self.settings.most_idle;
+        let oldest = state.of(origin).idle.put(sender, idle, most, Instant::now());
+        self.keep_sweeping(&mut state);
+        drop(state);
+        drop(oldest);
+    }
+
+    /// Forgets a shared connection over which a request failed.
+    pub(super) fn forget(&self, origin: &Origin, kind: &Kind) {
+        if let Kind::Http2(stream) = kind
+            && let Some(connections) = self.state().origins.get_mut(origin)
+        {
+            connections.shared.retain(|shared| !shared.is_same(stream.connection()));
+        }
+    }
+
+    /// Closes the idle connections to these addresses. Shared ones end with their last stream.
+    pub(super) fn close(&self, addresses: &BTreeSet<String>, draining: &Arc<BTreeSet<String>>) {
+        let mut state = self.state();
+        state.draining = Arc::clone(draining);
+        state.origins.retain(|origin, _| !addresses.contains(origin.authority()));
+    }
+
+    /// Open connections that carry requests, and those that are idle.
+    pub(super) fn open(&self) -> (usize, usize) {
+        let state = self.state();
+        let idle: usize = state.origins.values().map(Connections::idle).sum();
+        drop(state);
+        (self.open.load(Ordering::Relaxed).saturating_sub(idle), idle)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a task close the connections that have been idle for too long, until there are none.
+    fn keep_sweeping(self: &Arc<Self>, state: &mut State) {
+        if !state.is_swept {
+            state.is_swept = true;
+            let sweeper = Sweeper(Arc::downgrade(self));
+            TokioExecutor::new().execute(sweeper.run());
+        }
+    }
+
+    /// Closes the connections that have been idle for too long. Returns whether any connection is left.
+    fn sweep(&self) -> bool {
+        let (now, idle) = (Instant::now(), self.settings.idle);
+        let mut over = Vec::new();
+        let mut state = self.state();
+        state.origins.retain(|_, connections| {
+            over.extend(connections.idle.expire(now));
+            connections.shared.retain(|shared| !shared.is_over(idle, now));
+            !connections.is_empty()
+        });
+        let is_left = !state.origins.is_empty();
+        state.is_swept = is_left;
+        is_left
+    }
+}
+
+/// The task that closes connections of a pool.
+struct Sweeper(Weak<PerCore>);
+
+impl Sweeper {
+    async fn run(mut self) {
+        loop {
+            sleep(SWEEP).await;
+            let Some(pool) = self.0.upgrade() else { return };
+            if !pool.sweep() {
+                // Another task may be sweeping from now on.
+                self.0 = Weak::new();
+                return;
+            }
+        }
+    }
+}
+
+/// The runtime may end before the pool does.
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.state().is_swept = false;
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Connections over HTTP/2, which requests share.
+
+use std::convert::Infallible;
+use std::sync::Mutex;
+
+use http::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::Barrier;
+
+use super::*;
+use crate::Options;
+use crate::testing::{Answer, text};
+
+/// Serves HTTP/2 without TLS; hits are connections.
+async fn serving<F, A>(most: u32, handler: F) -> Upstream
+where
+    F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+    A: Future<Output = Answer> + Send + 'static,
+{
+    Upstream::raw(move |stream| {
+        let handler = handler.clone();
+        let service = service_fn(move |request| {
+            let answer = handler(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.max_concurrent_streams(most);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        async move {
+            let _ = connection.await;
+        }
+    })
+    .await
+}
+
+fn h2c(upstream: &Upstream) -> BaseUrl {
+    format!("h2c://{}", upstream.addr).parse().unwrap()
+}
+
+#[tokio::test]
+async fn concurrent_requests_share_a_connection() {
+    const REQUESTS: usize = 20;
+    let all = Arc::new(Barrier::new(REQUESTS));
+    let upstream = serving(100, move |_| {
+        let all = Arc::clone(&all);
+        async move {
+            all.wait().await;
+            text("ok")
+        }
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let url = h2c(&upstream);
+    futures_util::future::join_all((0..REQUESTS).map(|_| ok(&mesh, &url))).await;
+    assert_eq!(upstream.hits(), 1);
+    idle(&mesh, 1).await;
+}
+
+#[tokio::test]
+async fn a_connection_has_no_more_streams_than_its_server_allows() {
+    let all = Arc::new(Barrier::new(3));
+    let upstream = serving(2, move |request: Request<Incoming>| {
+        let all = Arc::clone(&all);
+        async move {
+            if request.method() == http::Method::GET {
+                all.wait().await;
+            }
+            text("ok")
+        }
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let url = h2c(&upstream);
+    // The limit is known by the time of the second request.
+    for _ in 0..2 {
+        let answer = mesh.send_to_any(std::slice::from_ref(&url), post()).await.unwrap();
+        assert_eq!(whole(answer.into_body()).await.unwrap(), "ok");
+    }
+    idle(&mesh, 1).await;
+    // Over one connection, three requests would wait for one another.
+    futures_util::future::join_all((0..3).map(|_| ok(&mesh, &url))).await;
+    assert_eq!(upstream.hits(), 2);
+}
+
+#[tokio::test]
+async fn host_and_path_arrive_unchanged() {
+    let upstream = serving(100, async |request: Request<Incoming>| {
+        assert!(!request.headers().contains_key("host"));
+        text(format!("{} {}", request.method(), request.uri()))
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let base: BaseUrl = format!("h2c://{}/base", upstream.addr).parse().unwrap();
+    let asked = async |options: Options<'_>| {
+        let request = Request::get("/a%2F//b?c=%20").body(Empty::<Bytes>::new()).unwrap();
+        let answer = mesh.send_to_any_with(std::slice::from_ref(&base), &options, request).await.unwrap();
+        whole(answer.into_body()).await.unwrap()
+    };
+    let path = "/base/a%2F//b?c=%20";
+    assert_eq!(asked(Options::default()).await, format!("GET http://{}{path}", upstream.addr));
+    let host = http::HeaderValue::from_static("shop.example");
+    let options = Options { host: Some(&host), ..Options::default() };
+    assert_eq!(asked(options).await, format!("GET http://shop.example{path}"));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_dropped_ends_its_stream_and_no_other() {
+    let upstream = serving(100, async |request: Request<Incoming>| {
+        if request.method() == http::Method::GET {
+            text("ok")
+        } else {
+            Answer::new(request.into_body().boxed())
+        }
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits::default());
+    let url = h2c(&upstream);
+    let (pieces, body) = Pieces::new();
+    let request = Request::post("/").body(body).unwrap();
+    let endless = mesh.send_to_any(std::slice::from_ref(&url), request).await.unwrap();
+    ok(&mesh, &url).await;
+    drop(endless);
+    until(|| pieces.is_closed()).await;
+    ok(&mesh, &url).await;
+    idle(&mesh, 1).await;
+    assert_eq!(upstream.hits(), 1);
+}
+
+/// How a server ends a stream that it does not answer.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    Refused,
+    Cancelled,
+    /// It names a stream before this one as the last that it processes.
+    GoAway,
+}
+
+/// Answers the first request, ends the second one in the given way, and answers all others. Returns the methods seen as well.
+async fn ending_the_second(ending: Ending) -> (Upstream, Arc<Mutex<Vec<http::Method>>>) {
+    let seen = Arc::<Mutex<Vec<_>>>::default();
+    let noted = Arc::clone(&seen);
+    let upstream = Upstream::raw(move |stream| {
+        let noted = Arc::clone(&noted);
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let number = {
+                    let mut noted = noted.lock().unwrap();
+                    noted.push(request.method().clone());
+                    noted.len()
+                };
+                match ending {
+                    Ending::Refused if number == 2 => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                    Ending::Cancelled if number == 2 => respond.send_reset(h2::Reason::CANCEL),
+                    Ending::GoAway if number == 1 => {
+                        let mut body = respond.send_response(Response::new(()), false).unwrap();
+                        body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+                        // The second request crosses this on its way.
+                        connection.graceful_shutdown();
+                    }
+                    Ending::Refused | Ending::Cancelled | Ending::GoAway => {
+                        let mut body = respond.send_response(Response::new(()), false).unwrap();
+                        body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    (upstream, seen)
+}
+
+/// Behaviours 1 and 3 over HTTP/2.
+#[tokio::test]
+async fn a_post_is_sent_again_only_if_the_server_declares_that_it_did_not_process_it() {
+    for (ending, is_sent_again) in
+        [(Ending::Refused, true), (Ending::GoAway, true), (Ending::Cancelled, false)]
+    {
+        let (upstream, seen) = ending_the_second(ending).await;
+        let (_view, mesh) = mesh([], Limits { attempts: 1, ..Limits::default() });
+        let url = h2c(&upstream);
+        ok(&mesh, &url).await;
+        let sent = mesh.send_to_any(std::slice::from_ref(&url), post()).await;
+        let seen = seen.lock().unwrap().clone();
+        match sent {
+            Ok(answer) if is_sent_again => assert_eq!(answer.status(), StatusCode::OK),
+            Err(MeshError::Broken { .. }) if !is_sent_again => assert_eq!(seen.len(), 2),
+            sent => panic!("{ending:?}: {sent:?} {seen:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_request_is_answered_while_connections_go_away() {
+    // Each connection takes a few requests and then says GOAWAY, as gRPC's MaxConnectionAge does.
+    let upstream = Upstream::raw(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let mut number = 0;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            number += 1;
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+            if number == 3 {
+                connection.graceful_shutdown();
+            }
+        }
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits { attempts: 1, ..Limits::default() });
+    let url = h2c(&upstream);
+    for _ in 0..100 {
+        let answer = mesh.send_to_any(std::slice::from_ref(&url), post()).await.unwrap();
+        assert_eq!(whole(answer.into_body()).await.unwrap(), "ok");
+    }
+    assert!(upstream.hits() > 10);
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_one_connection_all_learn_that_it_failed() {
+    let (_view, mesh) = mesh([], Limits { attempts: 1, ..Limits::default() });
+    let closed = crate::testing::closed_port().await;
+    let url: BaseUrl = format!("h2c://{}", closed.authority()).parse().unwrap();
+    let asking = (0..5).map(|_| mesh.send_to_any(std::slice::from_ref(&url), get()));
+    for answer in futures_util::future::join_all(asking).await {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, MeshError::Unreachable { .. }), "{error:?}");
+    }
+}

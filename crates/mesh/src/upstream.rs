@@ -1,0 +1,147 @@
+//! What is counted of the requests to one service, or to the addresses of one route.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use types::ServiceName;
+
+use crate::base_url::BaseUrl;
+use crate::durations::{Durations, DurationsRead};
+use crate::lease::{Entered, Gauge};
+
+/// The name under which requests for services wait that may not exist.
+const OTHER: &str = "_OTHER";
+
+/// The counts of the requests to one service, or to the addresses of one route.
+#[derive(Debug, Default)]
+pub(crate) struct Upstream {
+    /// From the begin of an attempt to the end of its answer.
+    durations: Durations,
+    budget_exhausted: AtomicU64,
+    waiting: Gauge,
+}
+
+impl Upstream {
+    pub(crate) fn durations(&self) -> &Durations {
+        &self.durations
+    }
+
+    pub(crate) fn budget_was_exhausted(&self) {
+        self.budget_exhausted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that waits for a member or a pause.
+    pub(crate) fn waits(&self) -> Entered {
+        self.waiting.enter()
+    }
+
+    pub(crate) fn read(&self) -> UpstreamRead {
+        UpstreamRead {
+            durations: self.durations.read(),
+            budget_exhausted: self.budget_exhausted.load(Ordering::Relaxed),
+            waiting: self.waiting.value(),
+        }
+    }
+}
+
+/// The counts at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct UpstreamRead {
+    /// The durations of attempts, to the ends of their answers.
+    pub durations: DurationsRead,
+    /// Requests that were not sent again because the retry budget was exhausted.
+    pub budget_exhausted: u64,
+    /// Requests that wait now.
+    pub waiting: usize,
+}
+
+/// The addresses of a route, so that requests to them are counted under its name. They are shown for as long as this exists.
+#[derive(Debug, Clone)]
+pub struct RoutePool(Arc<Pool>);
+
+#[derive(Debug)]
+struct Pool {
+    name: String,
+    /// Each with its weight.
+    addresses: Vec<(BaseUrl, u32)>,
+    upstream: Arc<Upstream>,
+}
+
+impl RoutePool {
+    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
+        &self.0.upstream
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(crate) fn addresses(&self) -> &[(BaseUrl, u32)] {
+        &self.0.addresses
+    }
+}
+
+/// The pools of routes, and services without members for which requests wait.
+#[derive(Debug, Default)]
+pub(crate) struct Upstreams {
+    routes: Mutex<Vec<Weak<Pool>>>,
+    vacant: Mutex<BTreeMap<String, Arc<Upstream>>>,
+}
+
+impl Upstreams {
+    /// Declares the addresses of a route.
+    pub(crate) fn route(&self, name: &str, addresses: Vec<(BaseUrl, u32)>) -> RoutePool {
+        let pool = Arc::new(Pool { name: name.to_owned(), addresses, upstream: Arc::default() });
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.retain(|pool| pool.strong_count() > 0);
+        routes.push(Arc::downgrade(&pool));
+        RoutePool(pool)
+    }
+
+    /// The pools that exist.
+    pub(crate) fn routes(&self) -> Vec<RoutePool> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.iter().filter_map(Weak::upgrade).map(RoutePool).collect()
+    }
+
+    /// The counts of a service without members, if it is known to exist. All others share one, whatever clients ask for.
+    pub(crate) fn vacant(&self, service: Option<&ServiceName>) -> Arc<Upstream> {
+        let name = service.map_or(OTHER, ServiceName::as_str);
+        let mut vacant = self.vacant.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(vacant.entry(name.to_owned()).or_default())
+    }
+
+    /// The number of requests that wait for each service without members. What nobody waits for is forgotten.
+    pub(crate) fn waiting_for_vacant(&self) -> Vec<(String, usize)> {
+        let mut vacant = self.vacant.lock().unwrap_or_else(PoisonError::into_inner);
+        vacant.retain(|_, upstream| Arc::strong_count(upstream) > 1 || upstream.waiting.value() > 0);
+        vacant.iter().map(|(name, upstream)| (name.clone(), upstream.waiting.value())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_shown_while_its_pool_exists() {
+        let upstreams = Upstreams::default();
+        let pool = upstreams.route("/files", vec![("http://a".parse().unwrap(), 1)]);
+        assert_eq!(upstreams.routes()[0].name(), "/files");
+        drop(pool);
+        assert!(upstreams.routes().is_empty());
+    }
+
+    #[test]
+    fn a_service_without_members_is_shown_while_requests_wait_for_it() {
+        let upstreams = Upstreams::default();
+        let known = upstreams.vacant(Some(&"storage".parse().unwrap()));
+        let (one, two) = (known.waits(), upstreams.vacant(None).waits());
+        drop(known);
+        let named = |name: &str, count| (name.to_owned(), count);
+        assert_eq!(upstreams.waiting_for_vacant(), [named("_OTHER", 1), named("storage", 1)]);
+        drop((one, two));
+        assert!(upstreams.waiting_for_vacant().is_empty());
+    }
+}

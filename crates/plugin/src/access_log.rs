@@ -1,0 +1,280 @@
+//! The access log of a service: a line for each request or connection, which never delays one.
+//!
+//! Each core appends lines to a buffer of its own, and one task writes the buffers, at most once a second unless they are
+//! long. A buffer that is full drops further lines and counts them. The file is opened again when it was moved away, and on
+//! SIGHUP.
+
+mod buffers;
+mod json;
+mod settings;
+mod sink;
+mod time;
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use types::ReasonCode;
+
+use crate::{Context, Health};
+use buffers::{Buffers, Pushed, give_back, take};
+use sink::Sink;
+
+pub use json::JsonLine;
+pub use settings::{AccessLogPlan, AccessLogSettings, LogFormat, QueryLog, STDOUT, resolve_access_log};
+pub use time::{common_time, rfc_3339};
+
+/// Lines can't be written.
+const UNWRITABLE: ReasonCode = ReasonCode::new("access-log-unwritable");
+
+/// The shortest time between two writes of short buffers.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How often dropped lines are reported at most.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the log is written after the shutdown of a service that is not stopped.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The bits of `Shared::options`.
+const ON: u8 = 1;
+const COMBINED: u8 = 2;
+const OMIT_QUERY: u8 = 4;
+
+/// An access log, which may be off. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AccessLog(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: AtomicU8,
+    /// The wanted plan; the writer takes it over when `changed` is notified.
+    plan: Mutex<Option<AccessLogPlan>>,
+    buffers: Buffers,
+    dropped: AtomicU64,
+    is_failing: AtomicBool,
+    /// There is a first line in a buffer.
+    arrived: Notify,
+    /// A buffer is long.
+    filled: Notify,
+    changed: Notify,
+    /// Cancelled once no further lines come.
+    closing: CancellationToken,
+    /// Cancelled once all lines are written.
+    closed: CancellationToken,
+}
+
+/// Why the writer goes on.
+enum Event {
+    Write,
+    Change,
+    Reopen,
+    Close,
+}
+
+impl AccessLog {
+    /// Starts the task that writes. A file that can't be opened is tried again; that is no reason to refuse requests.
+    pub fn start(cx: &Context, plan: Option<AccessLogPlan>) -> Self {
+        let log = Self(Arc::new(Shared {
+            options: AtomicU8::new(options(plan.as_ref())),
+            plan: Mutex::new(plan),
+            buffers: Buffers::default(),
+            dropped: AtomicU64::new(0),
+            is_failing: AtomicBool::new(false),
+            arrived: Notify::new(),
+            filled: Notify::new(),
+            changed: Notify::new(),
+            closing: CancellationToken::new(),
+            closed: CancellationToken::new(),
+        }));
+        let shared = Arc::clone(&log.0);
+        let help =
+            "Lines of the access log that were dropped: the buffer was full, or they could not be written";
+        cx.metrics
+            .observable_counter("access_log_dropped", help, move || shared.dropped.load(Ordering::Relaxed));
+        let (shared, shutdown) = (Arc::clone(&log.0), cx.shutdown.clone());
+        // Before the service serves, so that no signal is missed.
+        let hangups = signal(SignalKind::hangup()).ok();
+        cx.tasks.spawn("access log", async move {
+            let _closed = shared.closed.clone().drop_guard();
+            write(&shared, hangups, shutdown).await;
+            Ok(())
+        });
+        log
+    }
+
+    /// Continues with another plan. Lines that were appended before are written as the former plan says.
+    pub fn change(&self, plan: Option<AccessLogPlan>) {
+        self.0.options.store(options(plan.as_ref()), Ordering::Relaxed);
+        *self.0.plan.lock().unwrap_or_else(PoisonError::into_inner) = plan;
+        self.0.changed.notify_one();
+    }
+
+    /// Whether lines are wanted.
+    pub fn is_on(&self) -> bool {
+        self.has(ON)
+    }
+
+    /// The format of lines.
+    pub fn format(&self) -> LogFormat {
+        if self.has(COMBINED) { LogFormat::Combined } else { LogFormat::Json }
+    }
+
+    /// Whether the queries of requests are shown.
+    pub fn query(&self) -> QueryLog {
+        if self.has(OMIT_QUERY) { QueryLog::Omit } else { QueryLog::Keep }
+    }
+
+    fn has(&self, bit: u8) -> bool {
+        self.0.options.load(Ordering::Relaxed) & bit != 0
+    }
+
+    /// Appends one line, which `write` writes without its end. Never waits.
+    pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let shared = &*self.0;
+        if !self.is_on() || shared.closing.is_cancelled() {
+            return;
+        }
+        match shared.buffers.append(write) {
+            Pushed::First => shared.arrived.notify_one(),
+            Pushed::Long => shared.filled.notify_one(),
+            Pushed::Further => {}
+            Pushed::Dropped => {
+                shared.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// `Degraded` while lines can't be written.
+    pub fn health(&self) -> Health {
+        if !self.0.is_failing.load(Ordering::Relaxed) {
+            return Health::Ready;
+        }
+        let file = self.0.file().map(|path| path.display().to_string());
+        let text = format!("the access log can't be written to {}", file.as_deref().unwrap_or(STDOUT));
+        Health::degraded(UNWRITABLE, text)
+    }
+
+    /// Writes what was appended. Call it after the last request. Idempotent.
+    pub async fn stop(&self) {
+        self.0.closing.cancel();
+        self.0.closed.cancelled().await;
+    }
+}
+
+fn options(plan: Option<&AccessLogPlan>) -> u8 {
+    let Some(plan) = plan else { return 0 };
+    let format = match plan.format {
+        LogFormat::Json => 0,
+        LogFormat::Combined => COMBINED,
+    };
+    let query = match plan.query {
+        QueryLog::Keep => 0,
+        QueryLog::Omit => OMIT_QUERY,
+    };
+    ON | format | query
+}
+
+impl Shared {
+    fn file(&self) -> Option<std::path::PathBuf> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|plan| plan.file.clone())
+    }
+
+    /// Writes all buffers.
+    async fn flush(&self, sink: &mut Sink, reporter: &mut Reporter) {
+        let mut failure = None;
+        for buffer in self.buffers.iter() {
+            let mut full = take(buffer);
+            if full.lines == 0 {
+                give_back(buffer, full.bytes);
+                continue;
+            }
+            let (bytes, written) = sink.write(full.bytes).await;
+            full.bytes = bytes;
+            self.is_failing.store(written.is_err(), Ordering::Relaxed);
+            if let Err(error) = written {
+                self.dropped.fetch_add(full.lines, Ordering::Relaxed);
+                failure = Some(error);
+            }
+            give_back(buffer, full.bytes);
+        }
+        reporter.report(self.dropped.load(Ordering::Relaxed), failure);
+    }
+}
+
+/// Writes lines until the log is closed, then those that are left.
+async fn write(shared: &Shared, mut hangups: Option<Signal>, shutdown: CancellationToken) {
+    let mut sink = Sink::new(shared.file());
+    let mut reporter = Reporter { reported: 0, next: Instant::now() };
+    let abandoned = async {
+        shutdown.cancelled().await;
+        sleep(GRACE).await;
+    };
+    let mut abandoned = std::pin::pin!(abandoned);
+    let mut written_at: Option<Instant> = None;
+    let mut due: Option<Instant> = None;
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = shared.closing.cancelled() => Event::Close,
+            () = &mut abandoned => Event::Close,
+            () = shared.changed.notified() => Event::Change,
+            () = hung_up(&mut hangups) => Event::Reopen,
+            () = shared.filled.notified() => Event::Write,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::Write,
+            () = shared.arrived.notified(), if due.is_none() => {
+                let now = Instant::now();
+                due = Some(written_at.map_or(now, |at| now.max(at + INTERVAL)));
+                continue;
+            }
+        };
+        if matches!(event, Event::Close) {
+            shared.closing.cancel();
+        }
+        (due, written_at) = (None, Some(Instant::now()));
+        shared.flush(&mut sink, &mut reporter).await;
+        match event {
+            Event::Write => {}
+            Event::Change => {
+                sink = Sink::new(shared.file());
+                shared.is_failing.store(false, Ordering::Relaxed);
+            }
+            Event::Reopen => sink.reopen().await,
+            Event::Close => return,
+        }
+    }
+}
+
+/// The next SIGHUP. Cancel-safe.
+async fn hung_up(hangups: &mut Option<Signal>) {
+    let received = match hangups {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if received.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Reports dropped lines, not too often.
+struct Reporter {
+    reported: u64,
+    next: Instant,
+}
+
+impl Reporter {
+    fn report(&mut self, dropped: u64, error: Option<std::io::Error>) {
+        if dropped > self.reported && Instant::now() >= self.next {
+            let lines = dropped - self.reported;
+            let error = error.map(|error| error.to_string());
+            warn!(lines, error, "lines of the access log were dropped");
+            (self.reported, self.next) = (dropped, Instant::now() + REPORT_INTERVAL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

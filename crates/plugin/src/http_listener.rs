@@ -1,0 +1,101 @@
+//! The settings that the HTTP listeners of all services have: TLS, protocols, trusted proxies.
+
+use std::path::Path;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::proxy_protocol::network;
+use crate::{CertificateFiles, SettingsMistake, absolute_path, resolve_path};
+
+/// The most certificates of a listener.
+const MAX_CERTIFICATES: usize = 1000;
+
+/// The TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// The certificates. The host name that a client asks for (SNI) selects one: a certificate with exactly this name, else
+    /// one with a wildcard for it, else the first of the list. The files are checked every five seconds; changed ones are
+    /// used for new connections. A listener whose certificates can't be read is degraded; the others work.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate with its key.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The file of the certificate in PEM, followed by the certificates that sign it. A path that is not absolute is
+    /// relative to the manifest.
+    pub cert: String,
+    /// The file of its private key in PEM. A path that is not absolute is relative to the manifest.
+    pub key: String,
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Networks of trusted proxies.
+pub fn networks(pointer: &str, texts: &[String], mistakes: &mut Vec<SettingsMistake>) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (at, text) in texts.iter().enumerate() {
+        match network(text) {
+            Some(network) => networks.push(network),
+            None => {
+                let message = format!("`{text}` is no address and no network");
+                let mistake = SettingsMistake::new(format!("{pointer}/{at}"), message);
+                mistakes.push(mistake.hint("write it like `10.0.0.7` or `10.0.0.0/8`"));
+            }
+        }
+    }
+    networks
+}
+
+impl ListenerTls {
+    /// The files of the certificates. `pointer` is the JSON pointer of their list.
+    pub fn files(&self, pointer: &str, mistakes: &mut Vec<SettingsMistake>) -> Vec<CertificateFiles> {
+        let len = self.certificates.len();
+        if len == 0 {
+            let mistake = SettingsMistake::new(pointer, "there is no certificate");
+            mistakes.push(mistake.hint("write `[{ cert: tls/shop.crt, key: tls/shop.key }]`"));
+        } else if len > MAX_CERTIFICATES {
+            let message = format!("there are {len} certificates, at most {MAX_CERTIFICATES} are allowed");
+            let hint = "use certificates with several names or with wildcards";
+            mistakes.push(SettingsMistake::new(pointer, message).hint(hint));
+        }
+        let certificates = self.certificates.iter().enumerate();
+        certificates
+            .map(|(at, Certificate { cert, key })| CertificateFiles {
+                cert: absolute_path(&format!("{pointer}/{at}/cert"), cert, mistakes),
+                key: absolute_path(&format!("{pointer}/{at}/key"), key, mistakes),
+            })
+            .collect()
+    }
+}
+
+/// Makes the paths of certificates in `listeners` absolute that are relative to a folder. Whatever is no path stays.
+pub fn resolve_certificates(settings: &mut Value, folder: &Path) {
+    let certificates = settings
+        .get_mut("listeners")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(|listener| listener.get_mut("tls")?.get_mut("certificates")?.as_array_mut())
+        .flatten();
+    for certificate in certificates {
+        for key in ["cert", "key"] {
+            if let Some(path) = certificate.get_mut(key) {
+                resolve_path(path, folder);
+            }
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The connections of a listener: how many are open on all cores, which are idle, and what they have to do.
+//!
+//! When the limit is reached, the connection that has been idle longest makes room for a new one. A request costs two
+//! writes of its own connection's slot; locks are taken only when a connection opens, closes or has to make room.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How many idle connections are noted in one search for the one that has been idle longest.
+const NOTED: usize = 64;
+
+/// What a connection has to do. Bits, since it may be several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Finish its requests and close; its client may still send some.
+    Drain = 1,
+    /// Close after the running request.
+    Stop = 2,
+    /// Close if no request is running.
+    MakeRoom = 4,
+    /// Answer one request, then close.
+    Last = 8,
+}
+
+/// Which connections have to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// The last ones may still send their request.
+    AllButLast,
+    All,
+}
+
+/// The connections of a listener.
+#[derive(Debug)]
+pub(super) struct Slots {
+    limit: usize,
+    open: AtomicUsize,
+    freed: Notify,
+    /// From here on, times are counted.
+    start: Instant,
+    next: AtomicU64,
+    /// The open connections of each core.
+    cores: Box<[Mutex<States>]>,
+    /// The connections that were idle longest at the last search, in this order. Those that became idle later follow after
+    /// all of them.
+    noted: Mutex<VecDeque<(u64, Arc<State>)>>,
+}
+
+/// By the order in which the connections were opened.
+type States = BTreeMap<u64, Arc<State>>;
+
+#[derive(Debug, Default)]
+struct State {
+    /// Since when it is idle, in nanoseconds from 1 on; 0 while it is not.
+    idle_since: AtomicU64,
+    orders: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// The place of one connection. It is free again when this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Slot {
+    slots: Arc<Slots>,
+    core: usize,
+    key: u64,
+    activity: Activity,
+}
+
+/// Notes whether a connection is idle. Cheap to clone; does not keep its place.
+#[derive(Debug, Clone)]
+pub(super) struct Activity {
+    state: Arc<State>,
+    start: Instant,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self { state: Arc::default(), start: Instant::now() }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slots {
+    /// No connections on any of the cores.
+    pub(super) fn new(limit: usize, cores: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit: limit.max(1),
+            open: AtomicUsize::new(0),
+            freed: Notify::new(),
+            start: Instant::now(),
+            next: AtomicU64::new(0),
+            cores: (0..cores.max(1)).map(|_| Mutex::default()).collect(),
+            noted: Mutex::default(),
+        })
+    }
+
+    /// A place for a connection of a core, if there is one.
+    pub(super) fn enter(self: &Arc<Self>, core: usize) -> Option<Slot> {
+        let one_more = |open: usize| (open < self.limit).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(self.place(core))
+    }
+
+    /// A place beyond the limit for one of the last connections, which the system had accepted before the listener was closed.
+    pub(super) fn enter_last(self: &Arc<Self>, core: usize) -> Slot {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let slot = self.place(core);
+        slot.activity.state.order(Order::Last);
+        slot
+    }
+
+    fn place(self: &Arc<Self>, core: usize) -> Slot {
+        let core = core % self.cores.len();
+        let (key, state) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::<State>::default());
+        locked(&self.cores[core]).insert(key, Arc::clone(&state));
+        Slot { slots: Arc::clone(self), core, key, activity: Activity { state, start: self.start } }
+    }
+
+    /// A place for a connection of a core. While there is none, idle connections are closed, earliest-idle first; if none is
+    /// idle, this waits for the end of one. `patience` is how long a connection may take to go before the next one has to.
+    pub(super) async fn entered(self: &Arc<Self>, core: usize, patience: Duration) -> Slot {
+        loop {
+            if let Some(slot) = self.enter(core) {
+                return slot;
+            }
+            self.make_room();
+            // Another core may be woken in place of this one.
+            let _ = tokio::time::timeout(patience, self.freed.notified()).await;
+        }
+    }
+
+    /// Orders the connection that has been idle longest to close.
+    fn make_room(&self) {
+        let mut noted = locked(&self.noted);
+        for is_fresh in [false, true] {
+            if is_fresh {
+                *noted = self.earliest_idle();
+            }
+            while let Some((since, state)) = noted.pop_front() {
+                if state.idle_since.load(Ordering::Acquire) == since {
+                    state.order(Order::MakeRoom);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The connections that have been idle longest and were not ordered to go yet.
+    fn earliest_idle(&self) -> VecDeque<(u64, Arc<State>)> {
+        let mut idle = Vec::new();
+        for core in &self.cores {
+            for state in locked(core).values() {
+                let since = state.idle_since.load(Ordering::Acquire);
+                if since > 0 && !state.has(Order::MakeRoom) {
+                    idle.push((since, Arc::clone(state)));
+                }
+            }
+        }
+        if idle.len() > NOTED {
+            idle.select_nth_unstable_by_key(NOTED, |(since, _)| *since);
+            idle.truncate(NOTED);
+        }
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.into()
+    }
+
+    /// Orders all connections of a core to finish.
+    pub(super) fn drain(&self, core: usize) {
+        self.order(core, Order::Drain, |_| true);
+    }
+
+    /// Orders connections of a core to close.
+    pub(super) fn stop(&self, core: usize, stopped: Stopped) {
+        self.order(core, Order::Stop, |state| stopped == Stopped::All || !state.has(Order::Last));
+    }
+
+    fn order(&self, core: usize, order: Order, whom: impl Fn(&State) -> bool) {
+        let core = core % self.cores.len();
+        for state in locked(&self.cores[core]).values().filter(|state| whom(state)) {
+            state.order(order);
+        }
+    }
+
+    /// How many connections are open on all cores.
+    #[cfg(test)]
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+impl State {
+    fn order(&self, order: Order) {
+        self.orders.fetch_or(order as u8, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn has(&self, order: Order) -> bool {
+        self.orders.load(Ordering::Acquire) & order as u8 != 0
+    }
+}
+
+impl Activity {
+    /// Notes that the connection is idle from now on.
+    pub(super) fn idle(&self) {
+        let nanos = Instant::now().saturating_duration_since(self.start).as_nanos();
+        // Nanoseconds of a u64 last for 584 years.
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX).max(1);
+        self.state.idle_since.store(nanos, Ordering::Release);
+    }
+
+    /// Notes that a request arrives or is being answered.
+    pub(super) fn busy(&self) {
+        self.state.idle_since.store(0, Ordering::Release);
+    }
+
+    /// Since when the connection has been idle.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let since = self.state.idle_since.load(Ordering::Acquire);
+        (since > 0).then(|| self.start + Duration::from_nanos(since))
+    }
+
+    /// Whether an order was given.
+    pub(super) fn has(&self, order: Order) -> bool {
+        self.state.has(order)
+    }
+
+    /// Wakes this task when an order is given.
+    pub(super) fn watch(&self, cx: &Context<'_>) {
+        self.state.waker.register(cx.waker());
+    }
+
+    /// Whether the connection has to make room. It need not while it is busy: then another one has to.
+    pub(super) fn makes_room(&self) -> bool {
+        if !self.has(Order::MakeRoom) {
+            return false;
+        }
+        if self.idle_since().is_some() {
+            return true;
+        }
+        self.state.orders.fetch_and(!(Order::MakeRoom as u8), Ordering::AcqRel);
+        false
+    }
+}
+
+impl Slot {
+    /// Whether the connection is idle.
+    pub(super) fn activity(&self) -> Activity {
+        self.activity.clone()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        locked(&self.slots.cores[self.core]).remove(&self.key);
+        self.activity.busy();
+        self.slots.open.fetch_sub(1, Ordering::Relaxed);
+        self.slots.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::*;
+
+    /// Long enough that the clock moves.
+    async fn later() {
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+
+    fn ordered(all: &[Slot]) -> Vec<usize> {
+        let going = all.iter().enumerate().filter(|(_, slot)| slot.activity.has(Order::MakeRoom));
+        going.map(|(at, _)| at).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_that_has_been_idle_longest_makes_room_whatever_its_core() {
+        let slots = Slots::new(5, 2);
+        let all: Vec<_> = (0..5).map(|at| slots.enter(at % 2).unwrap()).collect();
+        assert!(slots.enter(0).is_none(), "the limit is one for all cores");
+        for at in [3, 1, 4, 0] {
+            later().await;
+            all[at].activity.idle();
+        }
+        slots.make_room();
+        assert_eq!(ordered(&all), [3]);
+        // A request comes to the next one, and then it has been idle for less time than any other.
+        all[1].activity.busy();
+        later().await;
+        all[1].activity.idle();
+        slots.make_room();
+        assert_eq!(ordered(&all), [3, 4]);
+        slots.make_room();
+        assert_eq!(ordered(&all), [0, 3, 4]);
+        slots.make_room();
+        assert_eq!(ordered(&all), [0, 1, 3, 4]);
+        slots.make_room();
+        assert_eq!(ordered(&all), [0, 1, 3, 4], "one that is busy, or has had no request yet, stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_gets_a_request_after_all_stays_and_may_be_asked_again() {
+        let slots = Slots::new(1, 1);
+        let slot = slots.enter(0).unwrap();
+        slot.activity.idle();
+        slots.make_room();
+        slot.activity.busy();
+        assert!(!slot.activity.makes_room());
+        later().await;
+        slot.activity.idle();
+        assert!(!slot.activity.makes_room());
+        slots.make_room();
+        assert!(slot.activity.makes_room());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_waits_only_if_none_is_idle() {
+        let slots = Slots::new(2, 1);
+        let (first, second) = (slots.enter(0).unwrap(), slots.enter(0).unwrap());
+        let (waiting, patience) = (Arc::clone(&slots), Duration::from_millis(10));
+        let third = Handle::current().spawn(async move { waiting.entered(0, patience).await });
+        for _ in 0..3 {
+            tokio::time::sleep(patience).await;
+        }
+        assert!(!third.is_finished());
+        first.activity.idle();
+        tokio::time::sleep(patience * 2).await;
+        assert!(first.activity.makes_room() && !second.activity.has(Order::MakeRoom));
+        drop(first);
+        let _third = third.await.unwrap();
+        assert_eq!(slots.open(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_idle_connections_the_earliest_go_first() {
+        let slots = Slots::new(1_000, 2);
+        let all: Vec<_> = (0..1_000).map(|at| slots.enter(at % 2).unwrap()).collect();
+        for slot in all.iter().rev() {
+            later().await;
+            slot.activity.idle();
+        }
+        for gone in 1..=200 {
+            slots.make_room();
+            assert_eq!(ordered(&all).len(), gone);
+            assert!(all[1_000 - gone].activity.has(Order::MakeRoom));
+        }
+        drop(all);
+        assert!(slots.cores.iter().all(|core| locked(core).is_empty()));
+        assert_eq!(slots.open(), 0);
+    }
+
+    #[test]
+    fn an_order_reaches_every_connection_of_its_core_and_no_other() {
+        let slots = Slots::new(10, 2);
+        let (one, other, last) = (slots.enter(0).unwrap(), slots.enter(1).unwrap(), slots.enter_last(0));
+        slots.drain(0);
+        assert!(one.activity.has(Order::Drain) && !one.activity.has(Order::Stop));
+        assert!(!other.activity.has(Order::Drain));
+        slots.stop(0, Stopped::AllButLast);
+        assert!(one.activity.has(Order::Stop) && !last.activity.has(Order::Stop));
+        slots.stop(0, Stopped::All);
+        assert!(last.activity.has(Order::Stop) && !other.activity.has(Order::Stop));
+    }
+}

@@ -1,0 +1,322 @@
+//! HTTP mode: each request gets a backend of its own, and is sent again if that fails before it answers.
+//!
+//! The mesh chooses, waits and retries; this is the way of a request before and after. The head is stripped first and the
+//! balancer's own fields are added last, as a gateway does, so a client can neither forge nor remove them.
+
+mod exchange;
+mod urls;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use cluster::ClusterView;
+use http::header::{CONNECTION, HeaderValue};
+use http::request::Parts;
+use http::{HeaderName, Request, Response};
+use ipnet::IpNet;
+use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
+use mesh::{AffinityKey, Mesh, MeshBody, Options, Turns};
+use plugin::client_addr::client_addr;
+use plugin::http::Guard;
+use plugin::proxy_protocol::is_trusted;
+use plugin::{
+    AcceptLimits, Context, CoreListener, DrainingListener, InFlight, Peer, Protocols, ServeLimits,
+    ServiceError, Tls, TlsSession,
+};
+use tokio::sync::watch;
+use tower::service_fn;
+use types::{ErrorKind, NodeId, Problem, ServiceName, api};
+
+use self::exchange::Exchange;
+pub(crate) use self::urls::Urls;
+use crate::client::ClientKey;
+use crate::connection::Refusal;
+use crate::listener::Listener;
+use crate::plan::HttpPlan;
+use crate::settings::Balance;
+
+const NODE: HeaderName = HeaderName::from_static(api::NODE);
+
+/// The hint for a request to a host that is not allowed.
+const HOSTS: &str = "add it to `hosts` of the listener in the settings of load_balancer";
+
+/// What a listener in HTTP mode has besides the parts of every listener.
+#[derive(Debug)]
+pub(crate) struct Front {
+    node: NodeId,
+    pub(crate) mesh: Mesh,
+    view: watch::Receiver<ClusterView>,
+    /// The service whose API is the target, and who may reach it. Without it the target is the listener's pool.
+    pub(crate) service: Option<(ServiceName, Guard)>,
+    trust: Vec<IpNet>,
+    turns: Turns,
+    pub(crate) in_flight: InFlight,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// Why the balancer answers a request itself.
+enum Refused {
+    /// By its own limits, or for lack of a backend.
+    Own(Refusal),
+    Problem(Box<Problem>),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Own(refusal)
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}
+
+impl Front {
+    pub(crate) fn new(plan: HttpPlan, cx: &Context, tls: Option<Tls>) -> Self {
+        let HttpPlan { trust, service, limits, .. } = plan;
+        Self {
+            node: cx.node.clone(),
+            mesh: cx.mesh.with_limits(limits),
+            view: cx.view.clone(),
+            service: service.map(|(service, hosts)| (service, Guard::new(hosts, HOSTS))),
+            trust,
+            turns: Turns::default(),
+            in_flight: InFlight::default(),
+            tls,
+        }
+    }
+
+    /// The problem, completed with the node and the request's id.
+    fn signed(&self, problem: Problem, id: &HeaderValue) -> Problem {
+        Problem {
+            node: Some(self.node.to_string()),
+            request_id: id.to_str().ok().map(ToOwned::to_owned),
+            ..problem
+        }
+    }
+}
+
+/// The protocols of a listener. A certificate that can't be read only degrades it.
+pub(crate) async fn protocols(
+    name: &str,
+    plan: &HttpPlan,
+    proxies: Option<Vec<IpNet>>,
+) -> Result<Protocols, ServiceError> {
+    let offered = [("h2", plan.http2), ("http/1.1", plan.http1)];
+    let alpn: Vec<_> = offered.iter().filter(|(_, is_offered)| *is_offered).map(|(name, _)| *name).collect();
+    let tls = match plan.certificates.is_empty() {
+        true => None,
+        false => Some(Tls::open(name, plan.certificates.clone(), &alpn).await?),
+    };
+    Ok(Protocols { http1: plan.http1, http2: plan.http2, tls, proxies, ..Protocols::default() })
+}
+
+/// Serves a listener.
+pub(crate) fn serve(
+    cx: &Context,
+    listener: &Arc<Listener>,
+    front: &Arc<Front>,
+    socket: CoreListener,
+    accepting: AcceptLimits,
+    protocols: Protocols,
+) -> DrainingListener {
+    let AcceptLimits { connections, grace } = accepting;
+    let limits = ServeLimits { connections, grace, node: Some(cx.node.clone()), ..ServeLimits::default() };
+    let service = service(Arc::clone(listener), Arc::clone(front));
+    let in_flight = front.in_flight.clone();
+    let running = DrainingListener::named(cx, &listener.name, socket, in_flight, limits, protocols, service);
+    if let Some(tls) = front.tls.clone() {
+        let (shutdown, stopping) = (cx.shutdown.clone(), running.draining());
+        cx.tasks.spawn("certificates", async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = stopping.cancelled() => {}
+                () = tls.watch() => {}
+            }
+            Ok(())
+        });
+    }
+    running
+}
+
+/// A listener as a service.
+fn service(
+    listener: Arc<Listener>,
+    front: Arc<Front>,
+) -> impl tower::Service<
+    Request<Body>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
+> + Clone
++ Send
++ Sync
++ 'static {
+    service_fn(move |request: Request<Body>| {
+        let (listener, front) = (Arc::clone(&listener), Arc::clone(&front));
+        async move { Ok(answer(&listener, &front, request).await) }
+    })
+}
+
+/// Answers a request with the answer of a backend, or with a problem.
+async fn answer(listener: &Arc<Listener>, front: &Front, request: Request<Body>) -> Response<Body> {
+    let in_flight = front.in_flight.enter();
+    let (mut parts, body) = request.into_parts();
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+    let source = match peer {
+        Some(peer) if is_trusted(peer, &front.trust) => Source::Trusted,
+        _ => Source::Untrusted,
+    };
+    head::strip(&mut parts.headers, source);
+    let id = request_id(&parts.headers);
+    let client = client_addr(peer, &parts.headers, &front.trust);
+    let mut exchange = Exchange::begin(listener, in_flight, &parts, client);
+    let body = exchange.counted(body);
+    let sent = pass_on(listener, front, parts, body, (peer, client), &id, &mut exchange).await;
+    let mut answer = match sent {
+        Ok(answer) => {
+            let mut answer = answer.map(Body::new);
+            answer.headers_mut().entry(REQUEST_ID).or_insert(id);
+            answer
+        }
+        Err(refused) => {
+            let problem = match refused {
+                Refused::Problem(problem) => *problem,
+                Refused::Own(refusal) => {
+                    listener.meters.refused(refusal);
+                    problem(refusal, listener)
+                }
+            };
+            let mut answer = plugin::http::problem(&front.signed(problem, &id));
+            answer.headers_mut().insert(REQUEST_ID, id);
+            if let Ok(node) = HeaderValue::from_str(front.node.as_str()) {
+                answer.headers_mut().insert(NODE, node);
+            }
+            answer
+        }
+    };
+    if front.in_flight.is_draining() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.answered(answer)
+}
+
+/// Sends a request to the target, within the limits of the listener.
+async fn pass_on(
+    listener: &Listener,
+    front: &Front,
+    mut parts: Parts,
+    body: Body,
+    (peer, client): (Option<IpAddr>, Option<IpAddr>),
+    id: &HeaderValue,
+    exchange: &mut Exchange,
+) -> Result<Response<MeshBody>, Refused> {
+    let host = asked_host(&parts).map(ToOwned::to_owned);
+    if let Some((_, guard)) = &front.service {
+        guard.check(&parts)?;
+        no_literal_dots(parts.uri.path())?;
+        head::strip_browser(&mut parts.headers);
+    }
+    let key = client.map(ClientKey::from);
+    if let Some(key) = key {
+        exchange.client = listener.admission.client(key)?;
+    }
+    let mut wait = listener.admission.wait();
+    let found = async {
+        let permit = listener.admission.permit(&mut wait).await?;
+        let Some(pool) = listener.pools.first() else { return Ok((permit, None)) };
+        let known = match pool.urls.now() {
+            Some(known) => known,
+            None => wait.during(pool.urls.some()).await?,
+        };
+        Ok((permit, Some(known.ok_or(Refusal::NoBackend)?)))
+    };
+    let found: Result<_, Refusal> = found.await;
+    listener.meters.waited(wait.began());
+    exchange.waited(wait.began());
+    let (permit, addresses) = found?;
+    wait.end();
+    exchange.permit = Some((permit, listener.meters.forwarded()));
+
+    let scheme = if parts.extensions.get::<TlsSession>().is_some() { "https" } else { "http" };
+    head::add(&mut parts.headers, &Added { peer, scheme, host: host.as_deref(), prefix: "", id });
+    let mut options =
+        Options { balance: balance(listener.forward.balance, front, key), ..Options::default() };
+    let sent = match (&front.service, addresses) {
+        (None, Some(addresses)) => {
+            // The backend sees the host that the client asked for.
+            let host = host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
+            options.host = host.as_ref();
+            options.weights = &addresses.weights;
+            let request = Request::from_parts(parts, body);
+            front.mesh.send_to_any_with(&addresses.urls, &options, request).await
+        }
+        (Some((service, _)), _) => {
+            let service = front.view.borrow().normalized(service.clone());
+            exchange.service(&service);
+            front.mesh.send_with(&service, &options, Request::from_parts(parts, body)).await
+        }
+        (None, None) => return Err(Refusal::NoBackend.into()),
+    };
+    sent.map_err(|error| error.to_problem().into())
+}
+
+/// How the mesh chooses.
+fn balance(balance: Balance, front: &Front, client: Option<ClientKey>) -> mesh::Balance<'_> {
+    match (balance, client) {
+        (Balance::RoundRobin, _) => mesh::Balance::RoundRobin(&front.turns),
+        (Balance::LeastConnections, _) => mesh::Balance::LeastConnections,
+        (Balance::Source, Some(client)) => mesh::Balance::Affinity(AffinityKey::of(client.as_bytes())),
+        (Balance::TwoChoices, _) | (Balance::Source, None) => mesh::Balance::TwoChoices,
+    }
+}
+
+/// The answer to a request that the balancer refuses.
+fn problem(refusal: Refusal, listener: &Listener) -> Problem {
+    let name = &listener.name;
+    match refusal {
+        Refusal::PerClient => {
+            let detail = format!("the client has as many requests in flight as the listener `{name}` allows");
+            Problem::new(ErrorKind::TooManyRequests, "client-limit", detail)
+                .hint("send fewer at once; `limits.per_client` is the limit")
+        }
+        Refusal::QueueFull => {
+            let detail =
+                format!("the listener `{name}` has its maximum number of requests, and its queue is full");
+            Problem::new(ErrorKind::Unavailable, "queue-full", detail)
+                .hint("send the request again later; `limits.queue` is the limit")
+        }
+        Refusal::QueueTimeout => {
+            let detail = format!("the request was queued longer than the listener `{name}` allows");
+            Problem::new(ErrorKind::Unavailable, "queue-timeout", detail)
+                .hint("send the request again later; `limits.wait` is the limit")
+        }
+        Refusal::NoBackend
+        | Refusal::ConnectFailed
+        | Refusal::ProxyProtocol
+        | Refusal::Hello
+        | Refusal::UnknownName
+        | Refusal::ClientGone
+        | Refusal::Stopped => {
+            let why = listener.pools.first().and_then(|pool| pool.trouble());
+            let why = why.unwrap_or_else(|| "there is no backend".to_owned());
+            let detail = format!("the listener `{name}` has no backend for the request: {why}");
+            Problem::new(ErrorKind::Unavailable, "no-backend", detail)
+                .hint("the service's `backends` show the state of each one")
+        }
+    }
+}
+
+/// Refuses a literal `.` or `..` in a path to a service: only an attacker leaves one there.
+fn no_literal_dots(path: &str) -> Result<(), Problem> {
+    if !path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Ok(());
+    }
+    let problem = Problem::new(ErrorKind::Invalid, "bad-path", "the path has a segment `.` or `..`");
+    Err(problem.hint("send the path that is meant; in a key, write a dot as `%2E`"))
+}

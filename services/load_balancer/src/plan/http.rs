@@ -1,0 +1,151 @@
+//! The part of a listener's plan that only the HTTP mode has, and settings that are for the other mode.
+
+use ipnet::IpNet;
+use mesh::Limits;
+use plugin::CertificateFiles;
+use plugin::http::Hosts;
+use plugin::http_listener::HttpProtocol;
+use types::ServiceName;
+use types::range::DurationIn;
+
+use super::Mistakes;
+use crate::settings::{Ejection, Listener, Mode};
+
+/// What a listener needs for HTTP.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpPlan {
+    /// The certificates; none if it speaks plain HTTP.
+    pub(crate) certificates: Vec<CertificateFiles>,
+    pub(crate) http1: bool,
+    pub(crate) http2: bool,
+    /// The proxies whose forwarding headers are believed.
+    pub(crate) trust: Vec<IpNet>,
+    /// The service whose API is the target, and the hosts under which it may be requested. Without it the target has
+    /// addresses.
+    pub(crate) service: Option<(ServiceName, Hosts)>,
+    pub(crate) limits: Limits,
+}
+
+impl HttpPlan {
+    /// The scheme of the listener's URL.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.certificates.is_empty() { "http" } else { "https" }
+    }
+}
+
+/// The service whose API is the target of a listener in HTTP mode.
+pub(super) fn service(listener: &Listener) -> Option<&str> {
+    let is_api = listener.mode == Mode::Http && listener.listener.is_none();
+    listener.service.as_deref().filter(|_| is_api)
+}
+
+/// The plan; `None` in TCP mode, or after a mistake.
+pub(super) fn plan(
+    place: &str,
+    listener: &Listener,
+    trust: &[IpNet],
+    mistakes: &mut Mistakes,
+) -> Option<HttpPlan> {
+    for (key, message, hint) in of_other_mode(listener) {
+        mistakes.add(format!("{place}/{key}"), message, hint);
+    }
+    if listener.mode == Mode::Tcp {
+        return None;
+    }
+    let service = service(listener).and_then(|text| match text.parse::<ServiceName>() {
+        Ok(service) if service.as_str() == "api_gateway" => {
+            let message =
+                "the API of `api_gateway` on its nodes is for operators; clients have its listeners";
+            mistakes.add(
+                format!("{place}/service"),
+                message,
+                "write `listener: gateway`, or the name of another one",
+            );
+            None
+        }
+        Ok(service) => Some((service, listener.hosts.clone().unwrap_or_default())),
+        Err(error) => {
+            mistakes.add(format!("{place}/service"), error.to_string(), "write it like `storage`");
+            None
+        }
+    });
+    let protocols = listener.protocols.as_deref().unwrap_or(&[HttpProtocol::Http1, HttpProtocol::Http2]);
+    if protocols.is_empty() {
+        let hint = "write `[http1, http2]`, or leave it out";
+        mistakes.add(format!("{place}/protocols"), "there is no protocol", hint);
+    }
+    let certificates = match &listener.tls {
+        Some(tls) => tls.files(&format!("{place}/tls/certificates"), &mut mistakes.0),
+        None => Vec::new(),
+    };
+    let defaults = Limits::default();
+    let attempts = listener.retry.as_ref().and_then(|retry| retry.attempts);
+    Some(HttpPlan {
+        certificates,
+        http1: protocols.contains(&HttpProtocol::Http1),
+        http2: protocols.contains(&HttpProtocol::Http2),
+        trust: trust.to_vec(),
+        service,
+        limits: Limits {
+            connect: listener.timeouts.connect.get(),
+            head: listener.timeouts.answer.map_or(defaults.head, DurationIn::get),
+            idle: listener.timeouts.idle.map_or(defaults.idle, DurationIn::get),
+            wait: listener.limits.wait.get(),
+            attempts: attempts.map_or(defaults.attempts, |attempts| super::small(attempts.get())),
+            ..defaults
+        },
+    })
+}
+
+/// Settings without an effect in the mode of the listener: the key, why, and what to do.
+fn of_other_mode(listener: &Listener) -> Vec<(&'static str, &'static str, &'static str)> {
+    let in_http = "it has no effect in HTTP mode";
+    let in_tcp = "it has no effect in TCP mode";
+    let leave = "leave it out";
+    let all = match listener.mode {
+        Mode::Http => vec![
+            (
+                listener.sni.is_some(),
+                "sni",
+                "in HTTP mode there is one target",
+                "write `mode: tcp`, or give `tls` a certificate for each name",
+            ),
+            (
+                listener.send_proxy_protocol.is_some(),
+                "send_proxy_protocol",
+                in_http,
+                "leave it out; `X-Forwarded-For` has the client's address",
+            ),
+            (
+                listener.limits.per_backend.is_some(),
+                "limits/per_backend",
+                in_http,
+                "leave it out; `connections` limits all requests",
+            ),
+            (listener.ejection != Ejection::default(), "ejection", in_http, leave),
+            (listener.slow_start != crate::settings::slow_start(), "slow_start", in_http, leave),
+            (
+                listener.hosts.is_some() && (listener.service.is_none() || listener.listener.is_some()),
+                "hosts",
+                "it has no effect on this target: the backends check their hosts themselves",
+                leave,
+            ),
+        ],
+        Mode::Tcp => vec![
+            (
+                listener.tls.is_some(),
+                "tls",
+                in_tcp,
+                "write `mode: http`, or let the backends have the certificates",
+            ),
+            (listener.protocols.is_some(), "protocols", in_tcp, leave),
+            (listener.hosts.is_some(), "hosts", in_tcp, leave),
+            (listener.retry.is_some(), "retry", in_tcp, leave),
+            (listener.timeouts.answer.is_some(), "timeouts/answer", in_tcp, leave),
+        ],
+    };
+    all.into_iter()
+        .filter(|(is_given, ..)| *is_given)
+        .map(|(_, key, message, hint)| (key, message, hint))
+        .collect()
+}
