@@ -58,7 +58,10 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     let testdata = repository().join("crates/plugin/src/tls/testdata");
     let certificate = json!({"cert": testdata.join("shop.crt"), "key": testdata.join("shop.key")});
     let settings = json!({
-        "listeners": [{"name": "web", "address": "127.0.0.1:0", "tls": {"certificates": [certificate]}}],
+        "listeners": [
+            {"name": "web", "address": "127.0.0.1:0", "tls": {"certificates": [certificate]}},
+            {"name": "gateway", "address": "127.0.0.1:0"},
+        ],
         "access_log": {"to": "stdout"},
     });
     sandbox.settle("api_gateway", &Spec { settings, ..Spec::default() }).await?;
@@ -82,6 +85,9 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     for replica in ["replica", "second-replica"] {
         sandbox.seen("gateway", replica, is_replica).await?;
     }
+    // Metrics of requests exist once there was one.
+    let request = format!("{}/storage/kv/x", sandbox.gateway("gateway").await?);
+    sandbox.http().get(request).send().await?;
     // An agent compares clocks only some time after its start.
     let metrics = eventually("every metric has a value", || async {
         let mut metrics = Metrics::new();
@@ -93,23 +99,29 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
         metrics.contains_key("coterie_clock_skew_seconds").then_some(metrics)
     })
     .await?;
-    let types = ["api_gateway", "load_balancer", "searcher", "storage"];
+    let types = [
+        ("Listeners of a gateway", &["coterie_tls_", "coterie_accept_"][..]),
+        ("api_gateway", &["coterie_gateway_"]),
+        ("load_balancer", &["coterie_balancer_"]),
+        ("searcher", &["coterie_searcher_"]),
+        ("storage", &["coterie_storage_"]),
+    ];
     let mut out = "#+TITLE: Metrics\n\n\
         =GET /metrics= of an agent has these, in the OpenMetrics text format: those of the node, and those of the role that it\n\
         runs. Counters end in =_total= there. This page is generated:\n\
         =UPDATE_GOLDEN=1 cargo test --workspace --test reference=.\n"
         .to_owned();
-    let of = |service: &str| format!("coterie_{service}_");
+    let is_of = |name: &str, prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     let sections = std::iter::once(None).chain(types.map(Some));
     for section in sections {
         out += &format!(
             "\n* {}\n\n| metric | type | what it says |\n|--------+------+--------------|\n",
-            section.unwrap_or("The node")
+            section.map_or("The node", |(title, _)| title)
         );
         for (name, (help, kind)) in &metrics {
             let is_here = match section {
-                Some(service) => name.starts_with(&of(service)),
-                None => !types.iter().any(|service| name.starts_with(&of(service))),
+                Some((_, prefixes)) => is_of(name, prefixes),
+                None => !types.iter().any(|(_, prefixes)| is_of(name, prefixes)),
             };
             ensure!(!help.is_empty() && !kind.is_empty(), "{name} is not described");
             if is_here {

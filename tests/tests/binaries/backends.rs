@@ -28,7 +28,7 @@ async fn each_gateway_shows_its_backends() -> anyhow::Result<()> {
         }
     }
     let table = machine.ctl(&["backends"]).await?.exits(0)?.out;
-    assert!(table.starts_with("GATEWAY "), "{table}");
+    assert!(table.starts_with("NODE "), "{table}");
     assert_eq!(table.lines().count(), 5, "{table}");
     let names = machine.ctl(&["backends", "-o", "name"]).await?.exits(0)?.out;
     assert!(names.lines().all(|name| name.ends_with("/svc/api_gateway")), "{names}");

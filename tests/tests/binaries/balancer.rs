@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::{ask, url};
 
 /// The URL of the balancer's listener, once it is gossiped.
-async fn front(machine: &Machine) -> anyhow::Result<String> {
+pub(crate) async fn front(machine: &Machine) -> anyhow::Result<String> {
     let members = format!("{}/v1/members/balancer", url(machine, "balancer")?);
     let endpoint = eventually("the balancer has a listener", || async {
         let shown = ask(&members).await.ok()?;
@@ -22,7 +22,7 @@ async fn front(machine: &Machine) -> anyhow::Result<String> {
 }
 
 /// The states of the balancer's backends, by member.
-async fn states(machine: &Machine) -> anyhow::Result<Vec<(String, String)>> {
+pub(crate) async fn states(machine: &Machine) -> anyhow::Result<Vec<(String, String)>> {
     let shown = ask(&format!("{}/svc/load_balancer/backends", url(machine, "balancer")?)).await?;
     let backends = shown["listeners"][0]["targets"][0]["backends"].as_array().cloned().unwrap_or_default();
     let text = |backend: &Value, key: &str| backend[key].as_str().unwrap_or_default().to_owned();

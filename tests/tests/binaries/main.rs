@@ -7,6 +7,8 @@ mod counter;
 mod daemon;
 mod elastic;
 mod exit_codes;
+mod front_door;
+mod full;
 mod killed;
 mod named;
 mod restarts;

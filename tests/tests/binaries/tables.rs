@@ -130,7 +130,7 @@ services:
       listen: here
       wait: soon
       routes:
-        - {prefix: files, to: ['https://example.org']}
+        - {prefix: files, to: ['ftp://example.org']}
 nodes:
   - {id: a, service: api_gateway}
 ";

@@ -1,0 +1,102 @@
+//! The real agent with a gateway that has a plain listener, one with TLS and one with the PROXY protocol.
+
+use anyhow::Context;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request};
+use axum::response::Response;
+use axum::routing::get;
+use e2e::{Machine, eventually, repository};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// The host name in the certificate of the listener with TLS.
+pub(crate) const HOST: &str = "shop.example";
+
+/// A gateway in front of a server that sends `N` bytes for `/bytes/N`, and everything else back.
+pub(crate) struct Front {
+    /// Ended when this is dropped.
+    pub(crate) machine: Machine,
+    members: Value,
+    _upstream: JoinSet<()>,
+}
+
+impl Front {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let to = format!("http://{}", listener.local_addr()?);
+        let mut upstream = JoinSet::new();
+        let routes = Router::new().route("/bytes/{count}", get(bytes)).fallback(echo);
+        upstream.spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
+        Self::before(&to, upstream).await
+    }
+
+    /// In front of another server.
+    pub(crate) async fn before(to: &str, upstream: JoinSet<()>) -> anyhow::Result<Self> {
+        let machine = Machine::new()?;
+        let tls = repository().join("crates/plugin/src/tls/testdata");
+        let certificate = format!(
+            "{{cert: '{}', key: '{}'}}",
+            tls.join("shop.crt").display(),
+            tls.join("shop.key").display()
+        );
+        let manifest = machine.manifest(&format!(
+            "\
+services:
+  api_gateway:
+    settings:
+      listeners:
+        - {{name: plain, address: '127.0.0.1:0'}}
+        - {{name: web, address: '127.0.0.1:0', tls: {{certificates: [{certificate}]}}}}
+        - {{name: proxied, address: '127.0.0.1:0', proxy_protocol: true, trust: ['127.0.0.0/8']}}
+      routes: [{{prefix: /, to: ['{to}']}}]
+nodes:
+  - {{id: gateway, service: api_gateway}}
+"
+        ))?;
+        machine.ctl(&["up", &manifest, "--timeout", "60s"]).await?.exits(0)?;
+        let members = eventually("the gateway listens", || async {
+            let shown = machine.ctl(&["members", "-o", "json"]).await.ok()?.json().ok()?;
+            let endpoints = shown["members"][0]["state"]["endpoints"].clone();
+            (endpoints.as_object()?.len() == 3).then_some(endpoints)
+        })
+        .await?;
+        Ok(Self { machine, members, _upstream: upstream })
+    }
+
+    /// Host and port of a listener.
+    pub(crate) fn address(&self, listener: &str) -> anyhow::Result<String> {
+        let url = self.members[listener].as_str().with_context(|| format!("no listener {listener}"))?;
+        Ok(url.split_once("://").map_or(url, |(_, address)| address).to_owned())
+    }
+
+    /// The port of a listener.
+    pub(crate) fn port(&self, listener: &str) -> anyhow::Result<String> {
+        Ok(self.address(listener)?.rsplit(':').next().unwrap_or_default().to_owned())
+    }
+}
+
+/// The certificate of the authority that signed the gateway's.
+pub(crate) fn authority() -> String {
+    repository().join("crates/plugin/src/tls/testdata/ca.crt").display().to_string()
+}
+
+async fn bytes(Path(count): Path<usize>) -> Vec<u8> {
+    vec![b'x'; count]
+}
+
+/// Returns the body, and in a header what was asked and by whom.
+async fn echo(request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let asked = format!("{} {}", head.method, head.uri);
+    let mut answer = Response::builder().header("echo-asked", asked);
+    for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"] {
+        if let Some(value) = head.headers.get(name) {
+            answer = answer.header(format!("echo-{name}"), value);
+        }
+    }
+    // All of it first: a client that waits for `100 Continue` gets that only from a server that reads.
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    answer.body(Body::from(body)).expect("its fields are valid")
+}

@@ -1,0 +1,256 @@
+//! HTTP/2 floods and malformed requests (section 4e of the design page), as frames against the real agent.
+
+use anyhow::ensure;
+use e2e::eventually;
+
+use crate::Front;
+use crate::frames::{
+    CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PING,
+    PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, exchange, field,
+    frame, get, has_ended, preface,
+};
+use crate::front::Failures;
+
+/// The index of `:method: GET` and of other pseudo headers in HPACK's static table.
+const GET_SLASH: [u8; 4] = [0x82, 0x86, 0x84, 0x01];
+
+/// `HEADERS` for `GET /`, with more bytes in its block.
+fn headers(stream: u32, flags: u8, more: &[u8]) -> Vec<u8> {
+    let block = [&GET_SLASH[..], &[1, b'x'], more].concat();
+    frame(HEADERS, flags, stream, &block)
+}
+
+/// The numbers of the first streams of a client.
+fn streams(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(|number| 2 * number + 1)
+}
+
+/// A block in one HEADERS and as many CONTINUATION frames as it needs.
+fn in_pieces(stream: u32, block: &[u8]) -> Vec<u8> {
+    let pieces: Vec<_> = block.chunks(16_384).collect();
+    let last = pieces.len() - 1;
+    let mut bytes = Vec::new();
+    for (number, piece) in pieces.iter().enumerate() {
+        let kind = if number == 0 { HEADERS } else { CONTINUATION };
+        let end_stream = if number == 0 { END_STREAM } else { 0 };
+        bytes.extend(frame(kind, end_stream | if number == last { END_HEADERS } else { 0 }, stream, piece));
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_flood_ends_its_connection_and_nothing_else() -> anyhow::Result<()> {
+    let front = Front::start().await?;
+    let mut failures = Failures::default();
+    let post = frame(HEADERS, END_HEADERS, 1, &{
+        block(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/flood")])
+    });
+    let crumb = [&[0x40, 6][..], b"cookie", &[3], b"a=b"].concat();
+    let indexed = [&GET_SLASH[..], &[1, b'x'], &[0x40, 1, b'a', 1, b'b'], &vec![0xbe; 32_000]].concat();
+    let floods: Vec<(&str, Vec<u8>, &[u32])> = vec![
+        (
+            "rapid reset",
+            streams(2_000)
+                .flat_map(|stream| {
+                    let reset = frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
+                    [headers(stream, END_HEADERS | END_STREAM, &[]), reset].concat()
+                })
+                .collect(),
+            &[ENHANCE_YOUR_CALM],
+        ),
+        (
+            "MadeYouReset",
+            streams(2_000)
+                .flat_map(|stream| {
+                    let update = frame(WINDOW_UPDATE, 0, stream, &0_u32.to_be_bytes());
+                    [headers(stream, END_HEADERS, &[]), update].concat()
+                })
+                .collect(),
+            &[PROTOCOL_ERROR, ENHANCE_YOUR_CALM],
+        ),
+        (
+            "CONTINUATION without an end",
+            [
+                headers(1, 0, &[]),
+                frame(CONTINUATION, 0, 1, &field("a", &"b".repeat(100)).repeat(150)).repeat(330),
+            ]
+            .concat(),
+            &[ENHANCE_YOUR_CALM],
+        ),
+        (
+            "empty CONTINUATION",
+            [headers(1, 0, &[]), frame(CONTINUATION, 0, 1, &[]).repeat(50_000)].concat(),
+            &[ENHANCE_YOUR_CALM],
+        ),
+        ("32,000 indexed fields", in_pieces(1, &indexed), &[ENHANCE_YOUR_CALM, PROTOCOL_ERROR]),
+        (
+            "16,000 cookie crumbs",
+            in_pieces(1, &[&GET_SLASH[..], &[1, b'x'], &crumb, &vec![0xbe; 16_000]].concat()),
+            &[ENHANCE_YOUR_CALM, PROTOCOL_ERROR],
+        ),
+        (
+            "50,000 empty DATA",
+            [post.clone(), frame(DATA, 0, 1, &[]).repeat(50_000)].concat(),
+            &[ENHANCE_YOUR_CALM],
+        ),
+        (
+            "60,000 DATA of one byte",
+            [post, frame(DATA, 0, 1, b"a").repeat(60_000)].concat(),
+            &[ENHANCE_YOUR_CALM],
+        ),
+    ];
+    for (name, flood, codes) in floods {
+        let frames = exchange(front.gateway, [preface(&[]), flood].concat(), |_| false).await?;
+        let goaway = frames.iter().rev().find(|frame| frame.kind == GOAWAY);
+        let is_right = goaway.is_some_and(|goaway| codes.contains(&goaway.code()));
+        failures.note(
+            name,
+            if is_right { Ok(()) } else { Err(anyhow::anyhow!("{goaway:?} of {}", frames.len())) },
+        );
+        failures.note(name, still_serves(&front).await);
+    }
+    failures.result()
+}
+
+async fn still_serves(front: &Front) -> anyhow::Result<()> {
+    let request = [preface(&[]), frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/served"))].concat();
+    let frames = exchange(front.gateway, request, |frames| has_ended(frames, 1)).await?;
+    let body: Vec<_> =
+        frames.iter().filter(|one| one.kind == DATA).flat_map(|one| one.payload.clone()).collect();
+    ensure!(body == b"recorded", "another client gets {frames:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn frames_that_cost_nothing_are_answered_or_ignored() -> anyhow::Result<()> {
+    let front = Front::start().await?;
+    let mut failures = Failures::default();
+    for (name, flood) in [
+        ("PING", frame(PING, 0, 0, &[7; 8]).repeat(50_000)),
+        ("SETTINGS", frame(SETTINGS, 0, 0, &[]).repeat(50_000)),
+        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]).repeat(50_000)),
+    ] {
+        let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/served"));
+        let frames =
+            exchange(front.gateway, [preface(&[]), flood, request].concat(), |frames| has_ended(frames, 1))
+                .await?;
+        let last = frames.last().map(|last| (last.kind, last.stream));
+        let is_right = last.is_some_and(|(kind, stream)| kind <= HEADERS && stream == 1);
+        failures.note(name, if is_right { Ok(()) } else { Err(anyhow::anyhow!("{:?}", frames.last())) });
+    }
+    failures.result()
+}
+
+#[tokio::test]
+async fn a_connection_has_at_most_100_open_streams() -> anyhow::Result<()> {
+    let front = Front::start().await?;
+    let open = block(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/open")]);
+    let all: Vec<u8> = streams(1_000).flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &open)).collect();
+    let refused = |frames: &[Frame]| {
+        frames.iter().filter(|one| one.kind == RST_STREAM && one.code() == REFUSED_STREAM).count()
+    };
+    let frames =
+        exchange(front.gateway, [preface(&[]), all].concat(), |frames| refused(frames) >= 900).await?;
+    ensure!(refused(&frames) == 900, "{} were refused: {:?}", refused(&frames), frames.last());
+    ensure!(front.recorder.seen("/open").len() <= 100);
+    Ok(())
+}
+
+/// What becomes of a malformed request.
+enum Right {
+    /// This status, from the gateway.
+    Status(&'static [&'static str]),
+    /// A stream error.
+    Reset,
+    /// The connection or the stream ends with an error, or the request is answered with 400.
+    Any,
+}
+
+#[tokio::test]
+async fn a_malformed_request_is_refused_alone() -> anyhow::Result<()> {
+    let front = Front::start().await?;
+    let mut failures = Failures::default();
+    let with = |path: &str, more: &[(&str, &str)]| {
+        let pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", path)];
+        block(&[&pseudo[..], more].concat())
+    };
+    let connect = block(&[(":method", "CONNECT"), (":authority", "x:443")]);
+    for (name, block, right) in [
+        ("path *", with("*", &[]), Right::Any),
+        ("an empty path", with("", &[]), Right::Any),
+        ("a path without a slash", with("a", &[]), Right::Any),
+        ("another host", with("/bad", &[("host", "y")]), Right::Status(&["400"])),
+        ("CONNECT", connect, Right::Status(&["405", "501"])),
+        ("connection", with("/bad", &[("connection", "close")]), Right::Reset),
+        ("upgrade", with("/bad", &[("upgrade", "websocket")]), Right::Reset),
+        ("te: gzip", with("/bad", &[("te", "gzip")]), Right::Reset),
+        ("transfer-encoding", with("/bad", &[("transfer-encoding", "chunked")]), Right::Reset),
+        ("an upper-case name", with("/bad", &[("Upper", "1")]), Right::Any),
+        ("CR in a value", with("/bad", &[("a", "b\rc")]), Right::Any),
+        ("LF in a value", with("/bad", &[("a", "b\nc")]), Right::Any),
+        ("NUL in a value", with("/bad", &[("a", "b\0c")]), Right::Any),
+    ] {
+        let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+        let next = frame(HEADERS, END_HEADERS | END_STREAM, 3, &get("/next"));
+        let frames =
+            exchange(front.gateway, [preface(&[]), request, next].concat(), |frames| has_ended(frames, 3))
+                .await?;
+        let of_first: Vec<_> = frames.iter().filter(|one| one.stream == 1).collect();
+        let is_reset = of_first.iter().any(|one| one.kind == RST_STREAM);
+        // The status is the first field; h2 sends it with Huffman's code or as an index.
+        let has_status = |wanted: &str| {
+            of_first.iter().any(|one| {
+                one.kind == DATA && {
+                    String::from_utf8_lossy(&one.payload).contains(&format!("\"status\":{wanted}"))
+                }
+            })
+        };
+        let is_right = match right {
+            Right::Status(statuses) => statuses.iter().any(|status| has_status(status)),
+            Right::Reset => is_reset,
+            Right::Any => is_reset || has_status("400") || frames.iter().any(|one| one.kind == GOAWAY),
+        };
+        let arrived = front.recorder.seen("/bad").len();
+        let is_right = is_right && arrived == 0;
+        failures.note(
+            name,
+            if is_right { Ok(()) } else { Err(anyhow::anyhow!("{arrived} arrived; {frames:?}")) },
+        );
+    }
+    failures.result()
+}
+
+#[tokio::test]
+async fn a_body_that_differs_from_its_length_resets_both_sides() -> anyhow::Result<()> {
+    let front = Front::start().await?;
+    let mut failures = Failures::default();
+    for (name, path, data) in [("too long", "/long", &b"sixsix"[..]), ("too short", "/short", b"four")] {
+        let pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", path)];
+        let head = block(&[&pseudo[..], &[("content-length", "5")]].concat());
+        let request = [frame(HEADERS, END_HEADERS, 1, &head), frame(DATA, END_STREAM, 1, data)].concat();
+        let frames =
+            exchange(front.gateway, [preface(&[]), request].concat(), |frames| has_ended(frames, 1)).await?;
+        let reset = frames.iter().find(|one| one.kind == RST_STREAM && one.stream == 1);
+        let is_right = reset.is_some_and(|reset| reset.code() == PROTOCOL_ERROR);
+        failures.note(name, if is_right { Ok(()) } else { Err(anyhow::anyhow!("{frames:?}")) });
+        // It may have been cancelled before it was sent.
+        let aborted = eventually("nothing whole arrives", || async {
+            front.recorder.seen(path).iter().all(|one| !one.is_whole).then_some(())
+        });
+        failures.note(name, aborted.await);
+        failures.note(name, still_serves(&front).await);
+    }
+    failures.result()
+}
+
+#[tokio::test]
+async fn cookie_crumbs_arrive_as_one_cookie() -> anyhow::Result<()> {
+    let front = Front::start().await?;
+    let pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", "/crumbs")];
+    let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[&pseudo[..], &crumbs].concat()));
+    exchange(front.gateway, [preface(&[]), request].concat(), |frames| has_ended(frames, 1)).await?;
+    let seen = front.recorder.seen("/crumbs");
+    ensure!(seen.len() == 1 && seen[0].values("cookie") == ["a=1; b=2; c=3"], "{seen:?}");
+    Ok(())
+}
