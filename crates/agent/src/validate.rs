@@ -38,6 +38,8 @@ struct Answer {
     types: Vec<Known>,
     /// All mistakes in settings.
     mistakes: Vec<Found>,
+    /// What would not work with the files that settings name.
+    warnings: Vec<Found>,
     /// The mistake in the store's URL.
     store: Option<String>,
     /// The addresses that services with these settings bind; port 0 is any free port.
@@ -93,7 +95,7 @@ fn answer(registry: &Registry, request: Request) -> Answer {
             about: plugin.about(),
         })
         .collect();
-    let mut mistakes = Vec::new();
+    let (mut mistakes, mut warnings) = (Vec::new(), Vec::new());
     let (mut listens, mut resolved) = (BTreeMap::new(), BTreeMap::new());
     for (service, mut settings) in request.services {
         let named = request.types.get(&service).cloned();
@@ -111,6 +113,10 @@ fn answer(registry: &Registry, request: Request) -> Answer {
         }
         match plugin.prepare(&settings) {
             Ok(prepared) => {
+                if request.folder.is_some() {
+                    let found = plugin.check_files(&settings).into_iter();
+                    warnings.extend(found.map(|mistake| Found { service: service.clone(), mistake }));
+                }
                 listens.insert(service, prepared.listens());
             }
             Err(error) => mistakes.extend(
@@ -118,7 +124,8 @@ fn answer(registry: &Registry, request: Request) -> Answer {
             ),
         }
     }
-    Answer { types, mistakes, store: request.store.and_then(|text| store_mistake(&text)), listens, resolved }
+    let store = request.store.and_then(|text| store_mistake(&text));
+    Answer { types, mistakes, warnings, store, listens, resolved }
 }
 
 /// Why a manifest can't have this store.
@@ -167,6 +174,23 @@ mod tests {
         assert_eq!(answer.mistakes, []);
         let expected = r#"{"api_gateway": {"access_log": {"to": "/srv/shop/logs/access"}}}"#;
         assert_eq!(answer.resolved, serde_json::from_str(expected).unwrap());
+    }
+
+    #[test]
+    fn certificates_are_read_where_the_manifest_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = serde_json::json!({
+            "services": {"edge": {"listeners": [{"name": "web", "address": "127.0.0.1:0",
+                "tls": {"certificates": [{"cert": "tls/shop.crt", "key": "tls/shop.key"}]}}]}},
+            "types": {"edge": "api_gateway"},
+            "folder": folder.path(),
+        });
+        let answer = answer(&crate::builtin(), serde_json::from_value(request).unwrap());
+        assert_eq!(answer.mistakes, [], "it may be made later");
+        assert_eq!(answer.warnings.len(), 1);
+        assert_eq!(answer.warnings[0].mistake.pointer, "/listeners/0/tls/certificates/0");
+        let file = folder.path().join("tls/shop.crt").display().to_string();
+        assert!(answer.warnings[0].mistake.message.contains(&file), "{:?}", answer.warnings);
     }
 
     /// Values outside every range, as they may be written in YAML.

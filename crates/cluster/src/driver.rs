@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use types::api::Member;
 use types::{Backoff, Generation, NodeId, Retries};
 
+use crate::announced::{self, Announced, OwnAnnouncements};
 use crate::config::{ClusterConfig, Timing};
 use crate::keys;
 use crate::liveness::{Liveness, Sighting};
@@ -42,6 +43,7 @@ const LEAVE_PAUSE: Duration = Duration::from_millis(50);
 /// The channels on which the driver publishes.
 pub(crate) struct Outlets {
     pub(crate) view: watch::Sender<ClusterView>,
+    pub(crate) specs: watch::Sender<Announced>,
     pub(crate) rival: watch::Sender<Option<Rival>>,
     pub(crate) namesakes: watch::Sender<Option<Vec<Rival>>>,
 }
@@ -58,6 +60,8 @@ pub(crate) struct Driver {
     /// Members as last parsed, so that unchanged ones are not parsed again.
     known: BTreeMap<ChitchatId, Option<Member>>,
     greeted: BTreeMap<ChitchatId, u8>,
+    /// What this node has announced.
+    announcements: OwnAnnouncements,
     seeds: SeedGreetings,
     fast_polls_left: u32,
     /// Whether the warning that no seed answers was logged.
@@ -87,6 +91,7 @@ impl Driver {
             started: now,
             known: BTreeMap::new(),
             greeted: BTreeMap::new(),
+            announcements: OwnAnnouncements::default(),
             seeds: SeedGreetings { retries: Backoff::new(SEED_PAUSE, timing.interval).retries(), next: now },
             fast_polls_left: FAST_POLLS,
             has_warned_of_seeds: false,
@@ -127,6 +132,11 @@ impl Driver {
                     Some(Command::SetStore { store, done }) => {
                         // The caller may have gone away. Not pushed: the role that uses this store follows at once.
                         let _ = done.send(self.note(keys::STORE, &*store).await.map(|_noted| ()));
+                    }
+                    Some(Command::AnnounceSpec { service, number, done }) => {
+                        let announced = self.announcements.add(service, number).clone();
+                        // The caller may have gone away; the announcement still takes effect.
+                        let _ = done.send(self.set(keys::SPECS, &announced).await.map(|_version| ()));
                     }
                     Some(Command::Heartbeat { node, generation, done }) => {
                         // The caller may have gone away. Nothing has changed, so there is nothing to refresh.
@@ -332,6 +342,7 @@ impl Driver {
         let listed: BTreeSet<&ChitchatId> = chitchat.live_nodes().collect();
         let mut sightings = Vec::with_capacity(chitchat.node_states().len());
         let mut own = None;
+        let mut announced = Announced::new();
         let mut greetings = Vec::new();
         let is_eager = Instant::now() < self.started + EAGER;
         let count = u32::try_from(chitchat.node_states().len()).unwrap_or(u32::MAX);
@@ -339,6 +350,7 @@ impl Driver {
             let known = self.known.entry(id.clone()).or_default();
             if known.as_ref().is_none_or(|member| member.version != state.max_version()) {
                 *known = keys::member(id, state);
+                announced::merge(&mut announced, keys::specs(state));
             }
             if *id == own_id {
                 own.clone_from(known);
@@ -376,6 +388,7 @@ impl Driver {
         self.known.retain(|id, _| chitchat.node_states().contains_key(id));
         self.greeted.retain(|id, _| chitchat.node_states().contains_key(id));
         drop(chitchat);
+        self.outlets.specs.send_if_modified(|known| announced::merge(known, announced));
         for addr in greetings {
             self.greet(addr);
         }

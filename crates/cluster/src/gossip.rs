@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 use types::api::StoreInfo;
-use types::{Generation, NodeId, RoleState};
+use types::{Generation, NodeId, RoleState, ServiceName};
 
+use crate::announced::Announced;
 use crate::changes::Changes;
 use crate::config::{ClusterConfig, Timing};
 use crate::driver::{Driver, Outlets};
@@ -29,6 +30,7 @@ pub struct Cluster {
 struct Shared {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<ClusterView>,
+    specs: watch::Receiver<Announced>,
     rival: watch::Receiver<Option<Rival>>,
     namesakes: watch::Receiver<Option<Vec<Rival>>>,
     ended: watch::Receiver<Option<String>>,
@@ -129,13 +131,14 @@ impl Cluster {
         let (commands, commands_rx) = mpsc::channel(16);
         let empty = ClusterView::new(config.cluster.clone(), config.node.clone(), []);
         let (view_tx, view) = watch::channel(empty);
+        let (specs_tx, specs) = watch::channel(Announced::new());
         let (rival_tx, rival) = watch::channel(None);
         let (namesakes_tx, namesakes) = watch::channel(None);
         let (ended_tx, ended) = watch::channel(None);
-        let outlets = Outlets { view: view_tx, rival: rival_tx, namesakes: namesakes_tx };
+        let outlets = Outlets { view: view_tx, specs: specs_tx, rival: rival_tx, namesakes: namesakes_tx };
         let mut driver = Driver::new(config, timing, handle, outlets);
         driver.refresh().await;
-        let cluster = Self { shared: Arc::new(Shared { commands, view, rival, namesakes, ended }) };
+        let cluster = Self { shared: Arc::new(Shared { commands, view, specs, rival, namesakes, ended }) };
         let run = async move {
             let reason = driver.run(commands_rx).await;
             info!(reason, "gossip ended");
@@ -189,6 +192,19 @@ impl Cluster {
         let command = Command::SetStore { store: Box::new(store), done };
         self.shared.commands.send(command).await.map_err(|_| GossipError::Ended)?;
         outcome.await.unwrap_or(Err(GossipError::Ended))
+    }
+
+    /// Announces that a service has a spec of this number, and pushes that to every live member.
+    pub async fn announce_spec(&self, service: &ServiceName, number: u64) -> Result<(), GossipError> {
+        let (done, outcome) = oneshot::channel();
+        let command = Command::AnnounceSpec { service: service.clone(), number, done };
+        self.shared.commands.send(command).await.map_err(|_| GossipError::Ended)?;
+        outcome.await.unwrap_or(Err(GossipError::Ended))
+    }
+
+    /// A channel that holds the number of the latest spec of each service that a node has announced.
+    pub fn specs(&self) -> watch::Receiver<Announced> {
+        self.shared.specs.clone()
     }
 
     /// The highest heartbeat seen from one incarnation of a node; `None` if gossip knows of no such incarnation. It

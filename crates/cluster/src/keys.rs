@@ -1,9 +1,11 @@
 //! The keys that a node gossips, and how a member is built from them.
 
+use std::collections::BTreeMap;
+
 use chitchat::{ChitchatId, NodeState};
 use serde::Serialize;
 use types::api::{About, Member, StoreInfo};
-use types::{Generation, NodeId};
+use types::{Generation, NodeId, ServiceName};
 
 use crate::config::MAX_VALUE_BYTES;
 
@@ -15,6 +17,8 @@ pub(crate) const HTTP: &str = "http";
 pub(crate) const ABOUT: &str = "about";
 /// The object store that the node uses: a [`StoreInfo`] as JSON.
 pub(crate) const STORE: &str = "store";
+/// The latest specs that the node has seen written: their numbers by service, as JSON.
+pub(crate) const SPECS: &str = "specs";
 /// Present once the node has announced that it leaves.
 pub(crate) const LEFT: &str = "left";
 
@@ -34,6 +38,11 @@ pub(crate) fn encode(key: &'static str, value: &impl Serialize) -> Result<String
         return Err(ValueTooLong { key, len: text.len() });
     }
     Ok(text)
+}
+
+/// The specs that a node has announced.
+pub(crate) fn specs(state: &NodeState) -> BTreeMap<ServiceName, u64> {
+    state.get(SPECS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// The member that a node's gossiped state describes; `None` until the essential keys have arrived.

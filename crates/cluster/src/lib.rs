@@ -3,6 +3,7 @@
 //! [`Cluster::join`] runs gossip on its own thread and publishes a [`ClusterView`], a plain value, on every change.
 //! Pure code in `liveness` and `stall` decides which nodes are alive; `driver` carries the decisions out.
 
+mod announced;
 mod changes;
 mod config;
 mod driver;
@@ -14,6 +15,7 @@ mod order;
 mod stall;
 mod view;
 
+pub use announced::Announced;
 pub use changes::{Change, Changes, diff};
 pub use config::{ClusterConfig, MAX_MEMBERS, MAX_VALUE_BYTES, Timing};
 pub use gossip::{Cluster, JoinError};

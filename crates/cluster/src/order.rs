@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 use types::api::StoreInfo;
-use types::{Generation, NodeId, RoleState};
+use types::{Generation, NodeId, RoleState, ServiceName};
 
 /// Another live node with this node's id: a second node configured with it, or this node's own earlier incarnation that
 /// the failure detector has not declared dead yet. Only a request to its URL shows which.
@@ -30,6 +30,7 @@ pub enum GossipError {
 pub(crate) enum Command {
     SetRole { state: Box<RoleState>, done: oneshot::Sender<Result<u64, GossipError>> },
     SetStore { store: Box<StoreInfo>, done: oneshot::Sender<Result<(), GossipError>> },
+    AnnounceSpec { service: ServiceName, number: u64, done: oneshot::Sender<Result<(), GossipError>> },
     Heartbeat { node: NodeId, generation: Generation, done: oneshot::Sender<Option<u64>> },
     Leave { done: oneshot::Sender<()> },
 }

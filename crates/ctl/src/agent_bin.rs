@@ -45,6 +45,9 @@ pub(crate) struct Validation {
     pub(crate) types: Vec<RunnableType>,
     /// Mistakes in the settings.
     pub(crate) mistakes: Vec<SettingsMistake>,
+    /// What would not work with the files that settings name.
+    #[serde(default)]
+    pub(crate) warnings: Vec<SettingsMistake>,
     /// Mistakes in the store's URL.
     #[serde(default)]
     pub(crate) store: Option<String>,

@@ -89,6 +89,8 @@ pub(crate) struct Loaded {
     pub(crate) listens: Listens,
     /// The agent that checked the manifest.
     pub(crate) agent: Option<PathBuf>,
+    /// What would not work with the files that settings name, such as certificates.
+    warnings: Vec<Mistake>,
     name: String,
     pub(crate) source: String,
 }
@@ -101,7 +103,14 @@ pub(crate) async fn load(
     let (name, source) = read(file)?;
     let shape = parse(&name, &source, None);
     let Some(agent) = agent_of(shape.as_ref().ok().map(|checked| &checked.manifest.cluster))? else {
-        return Ok(Loaded { checked: shape?, listens: Listens::new(), agent: None, name, source });
+        return Ok(Loaded {
+            checked: shape?,
+            listens: Listens::new(),
+            agent: None,
+            warnings: Vec::new(),
+            name,
+            source,
+        });
     };
     let (mut settings, mut types) = (BTreeMap::new(), BTreeMap::new());
     for (service, spec) in shape.iter().flat_map(|checked| &checked.manifest.services) {
@@ -128,19 +137,29 @@ pub(crate) async fn load(
     let mut checked = parse(&name, &source, Some(&known))?;
     let mut mistakes = settings_mistakes(&checked, &validation);
     mistakes.extend(taken_addresses(&checked, &validation.listens));
+    let warnings = at_their_places(&checked, &validation.warnings).collect();
     if mistakes.is_empty() {
         for (service, settings) in validation.resolved {
             if let Some(spec) = checked.manifest.services.get_mut(&service) {
                 spec.settings = settings;
             }
         }
-        Ok(Loaded { checked, listens: validation.listens, agent: Some(agent), name, source })
+        Ok(Loaded { checked, listens: validation.listens, agent: Some(agent), warnings, name, source })
     } else {
         Err(Mistakes::new(name, source, mistakes).into())
     }
 }
 
 impl Loaded {
+    /// The warnings as lines: `coterie.yaml:7:15: warning: no certificate covers ...`, with hints.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let each = self.warnings.iter().map(|Mistake { at, message, hint, .. }| {
+            let hint = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+            format!("{}:{}:{}: warning: {message}{hint}", self.name, at.line, at.column)
+        });
+        each.collect()
+    }
+
     /// The mistakes that `agent apply` found, at their places in the manifest.
     pub(crate) fn refused(&self, mistakes: &[ApplyMistake]) -> Mistakes {
         let list = mistakes.iter().map(|found| {
@@ -185,8 +204,12 @@ fn titled(checked: &Checked, found: &SettingsMistake) -> String {
     }
 }
 
-fn settings_mistakes(checked: &Checked, validation: &Validation) -> Vec<Mistake> {
-    let mistakes = validation.mistakes.iter().map(|found| {
+/// What an agent says of settings, each at its place in the manifest.
+fn at_their_places<'a>(
+    checked: &'a Checked,
+    found: &'a [SettingsMistake],
+) -> impl Iterator<Item = Mistake> + 'a {
+    found.iter().map(|found| {
         let at = if found.at_key {
             checked.settings_key_position(&found.service, &found.pointer)
         } else {
@@ -197,7 +220,11 @@ fn settings_mistakes(checked: &Checked, validation: &Validation) -> Vec<Mistake>
             Some(hint) => mistake.hint(hint.clone()),
             None => mistake,
         }
-    });
+    })
+}
+
+fn settings_mistakes(checked: &Checked, validation: &Validation) -> Vec<Mistake> {
+    let mistakes = at_their_places(checked, &validation.mistakes);
     let store = validation
         .store
         .iter()

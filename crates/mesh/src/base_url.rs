@@ -91,6 +91,12 @@ impl BaseUrl {
         }))
     }
 
+    /// Whether requests to both reach the same server in the same way: the texts are equal, and so is whose certificates are
+    /// trusted.
+    pub fn has_same_target(&self, other: &Self) -> bool {
+        self == other && self.0.origin == other.0.origin
+    }
+
     /// The path, without a trailing slash: empty or `/base`.
     pub fn path(&self) -> &str {
         &self.0.text[self.0.path_at..]

@@ -91,6 +91,12 @@ impl Endpoints {
     pub fn urls(&self) -> BTreeMap<String, String> {
         self.urls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Replaces the URLs: for a service whose listeners change while it runs. The supervisor gossips them once it is ready,
+    /// or has applied new settings.
+    pub fn replace(&self, urls: BTreeMap<String, String>) {
+        *self.urls.lock().unwrap_or_else(PoisonError::into_inner) = urls;
+    }
 }
 
 impl Context {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::proxy_protocol::network;
-use crate::{CertificateFiles, SettingsMistake, absolute_path, resolve_path};
+use crate::{CertificateFacts, CertificateFiles, SettingsMistake, absolute_path, resolve_path};
 
 /// The most certificates of a listener.
 const MAX_CERTIFICATES: usize = 1000;
@@ -61,6 +61,40 @@ pub fn networks(pointer: &str, texts: &[String], mistakes: &mut Vec<SettingsMist
 }
 
 impl ListenerTls {
+    /// Adds what would not work with the certificates in Unix time `now`; `read` reads them. Returns the host names that they
+    /// cover, or nothing if one of them can't be read.
+    pub fn warnings(
+        &self,
+        pointer: &str,
+        now: i64,
+        read: &impl Fn(&CertificateFiles) -> Result<CertificateFacts, String>,
+        warnings: &mut Vec<SettingsMistake>,
+    ) -> Option<Vec<String>> {
+        let mut names = Some(Vec::new());
+        for (at, certificate) in self.certificates.iter().enumerate() {
+            let (cert, key) = (certificate.cert.clone().into(), certificate.key.clone().into());
+            let (files, pointer) = (CertificateFiles { cert, key }, format!("{pointer}/{at}"));
+            match read(&files) {
+                Ok(facts) => {
+                    if facts.not_after.is_some_and(|end| end < now) {
+                        let message = format!("the certificate {} has expired", files.cert.display());
+                        let hint = "replace the file: the listener serves the new one within seconds";
+                        warnings.push(SettingsMistake::new(pointer, message).hint(hint));
+                    }
+                    names.iter_mut().for_each(|names| names.extend(facts.names.clone()));
+                }
+                Err(why) => {
+                    names = None;
+                    let hint =
+                        "until it can be used, this listener is degraded and serves its other certificates";
+                    let message = format!("no usable certificate: {why}");
+                    warnings.push(SettingsMistake::new(pointer, message).hint(hint));
+                }
+            }
+        }
+        names
+    }
+
     /// The files of the certificates. `pointer` is the JSON pointer of their list.
     pub fn files(&self, pointer: &str, mistakes: &mut Vec<SettingsMistake>) -> Vec<CertificateFiles> {
         let len = self.certificates.len();

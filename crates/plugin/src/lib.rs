@@ -142,6 +142,7 @@ pub use async_trait::async_trait;
 pub use store::object_store;
 pub use {axum, bytes, schemars, serde, serde_json, tokio, tokio_util, tracing, types};
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -173,7 +174,7 @@ pub use settings::{
 pub use single_flight::{Landed, SingleFlight};
 pub use store::{DataEntry, DataLog, DataLogError, DataLogReader, ObjectStore};
 pub use tasks::{TaskFailure, Tasks};
-pub use tls::{CertificateFiles, Tls, TlsSession};
+pub use tls::{CertificateFacts, CertificateFiles, NewCertificates, Tls, TlsSession};
 
 /// A service type. Stateless; exists as long as the process.
 pub trait Plugin: Send + Sync + 'static {
@@ -222,6 +223,13 @@ pub trait Plugin: Send + Sync + 'static {
         let (_, _) = (settings, folder);
     }
 
+    /// Reads the files that checked settings name, and reports what would not work with them now. For `ctl validate`: these
+    /// are warnings, since files may change, or be on another machine. Paths are absolute. May block.
+    fn check_files(&self, settings: &serde_json::Value) -> Vec<SettingsMistake> {
+        let _ = settings;
+        Vec::new()
+    }
+
     /// The prefix of the names of its metrics: `coterie_{type}` unless the plugin has a shorter one.
     fn metrics_prefix(&self) -> String {
         format!("{COMMON_PREFIX}_{}", self.service_type())
@@ -232,8 +240,10 @@ pub trait Plugin: Send + Sync + 'static {
 }
 
 /// Checked settings, ready to be started once. The supervisor calls [`Plugin::prepare`] again for each start.
+///
+/// A running service that applies new settings downcasts them to its own type: see [`prepared_as`].
 #[async_trait]
-pub trait Prepared: Send + 'static {
+pub trait Prepared: Any + Send + 'static {
     /// The addresses that the service itself will bind; port 0 is any free port. If two nodes on one machine would bind
     /// the same address, that is reported before anything starts. Pure.
     fn listens(&self) -> Vec<SocketAddr> {
@@ -263,11 +273,15 @@ pub trait Service: Send + Sync + 'static {
         None
     }
 
-    /// Applies new settings while the service runs, or returns that this needs a restart; then the service continues with
-    /// its old settings. Cancel-safe.
+    /// Applies new settings while the service runs: all of them, or none. Requests in flight finish with the settings that
+    /// they began with, and open connections stay open.
+    ///
+    /// Called when the service's spec has changed, one call at a time. The supervisor limits the time
+    /// ([`types::limits::UPDATE`]) and then drops the future, as it does when the node leaves: the service must then run
+    /// with the old settings, or with the new ones.
     async fn update(&self, prepared: Box<dyn Prepared>) -> Updated {
         let _ = prepared;
-        Updated::NeedsRestart
+        Updated::NeedsRestart(Vec::new())
     }
 
     /// Finishes queued work before the deadline. New requests are already refused. Idempotent, cancel-safe.
@@ -282,13 +296,26 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// The outcome of [`Service::update`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 #[must_use]
 pub enum Updated {
     /// The service now runs with the new settings.
-    Updated,
-    /// The service still runs with its old settings; it must be restarted to use the new ones.
-    NeedsRestart,
+    Applied,
+    /// The service still runs with its old settings, all of them; it must be restarted to use the new ones. The list has the
+    /// settings that need it, as JSON pointers (RFC 6901): `/listeners/0/protocols`. If it is empty, all that have changed do.
+    NeedsRestart(Vec<String>),
+    /// The service still runs with its old settings, all of them: the new ones can't be used here. If the error is of the
+    /// kind [`Unavailable`](types::ErrorKind::Unavailable), the supervisor tries again from time to time.
+    Failed(ServiceError),
+}
+
+/// The checked settings of a service's own type, for [`Service::update`].
+///
+/// # Errors
+/// If they are another type's, which would be a bug of the caller.
+pub fn prepared_as<T: Prepared>(prepared: Box<dyn Prepared>) -> Result<Box<T>, ServiceError> {
+    let prepared: Box<dyn Any> = prepared;
+    prepared.downcast().map_err(|_| ServiceError::internal("the settings are those of another service type"))
 }
 
 /// How a running service is.

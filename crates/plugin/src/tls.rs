@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 use types::ReasonCode;
 
 use crate::{Health, ServiceError};
-pub use certificates::CertificateFiles;
+pub use certificates::{CertificateFacts, CertificateFiles, NewCertificates};
 use certificates::{CertificateStatus, Certificates};
 
 /// A listener has no certificate to serve.
@@ -105,7 +105,28 @@ impl Tls {
         }
     }
 
-    async fn poll(&self) {
+    /// Reads other certificates, for [`replace`](Self::replace). Files that were there before keep their state. Fails if
+    /// others can't be used.
+    pub async fn read(&self, files: Vec<CertificateFiles>) -> Result<NewCertificates, String> {
+        let certificates = Arc::clone(&self.0.certificates);
+        let read = spawn_blocking(move || certificates.read(files)).await;
+        read.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// Serves other certificates from the next handshake on. Open connections stay.
+    pub fn replace(&self, new: NewCertificates) {
+        let loaded = self.0.certificates.replace(new);
+        self.0.loaded.fetch_add(loaded, Ordering::Relaxed);
+    }
+
+    /// Why a certificate can't be served; none if all are.
+    pub fn missing(&self) -> Option<String> {
+        let missing = self.0.certificates.statuses().into_iter().find(|status| !status.is_served)?;
+        Some(missing.trouble.unwrap_or(missing.name))
+    }
+
+    /// Reads the certificates again now if their files have changed.
+    pub async fn poll(&self) {
         let certificates = Arc::clone(&self.0.certificates);
         match spawn_blocking(move || certificates.poll()).await {
             Ok(polled) => {

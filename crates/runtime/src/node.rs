@@ -43,6 +43,7 @@ use crate::node::shard_count::GivenShards;
 use crate::node::signals::Signals;
 use crate::role::gate::Mount;
 use crate::supervisor::control::Control;
+use crate::supervisor::reload::Reloads;
 use crate::supervisor::{Supervisor, Tools, Untyped};
 use crate::takeover::isolation::Isolation;
 
@@ -280,6 +281,7 @@ impl Node {
         let mount = Mount::new(&metrics);
         let clocks = Clocks::new(&metrics);
         let restarts = metrics.counter("service_restarts", "Restarts after a failure");
+        let reloads = Reloads::new(&metrics);
         let service_metrics = Arc::default();
         api::metrics::declare(&metrics, config, facts.started_at_ms, cluster.watch());
         let app = App::new(api::Parts {
@@ -318,6 +320,7 @@ impl Node {
             data: data.clone(),
             service_metrics,
             restarts,
+            reloads,
             leaving,
         };
         let supervisor = Supervisor::new(tools, wanted);

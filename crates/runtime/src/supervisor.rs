@@ -8,6 +8,7 @@ pub(crate) mod error;
 mod hand_over;
 mod orphaned_claims;
 mod propagation;
+pub(crate) mod reload;
 pub(crate) mod stopwatch;
 mod takeover;
 
@@ -42,6 +43,7 @@ use crate::supervisor::assignment::{Assignment, ShardDuty};
 use crate::supervisor::control::{Command, Order};
 use crate::supervisor::error::PrepareError;
 use crate::supervisor::propagation::{Shown, ask_all, not_asked};
+use crate::supervisor::reload::{Reload, Reloads};
 use crate::supervisor::stopwatch::Stopwatch;
 use crate::supervisor::takeover::Takeover;
 use crate::takeover::claim_watch::ClaimWatch;
@@ -82,6 +84,8 @@ pub(crate) struct Tools {
     pub(crate) service_metrics: Arc<arc_swap::ArcSwapOption<Metrics>>,
     /// Restarts of the service after a failure.
     pub(crate) restarts: Counter,
+    /// New settings of the running service, by what came of them.
+    pub(crate) reloads: Reloads,
     pub(crate) leaving: CancellationToken,
 }
 
@@ -111,6 +115,8 @@ pub(crate) struct Supervisor {
     /// Whether the file of failed incarnations counts this one, which has begun to run a shard, until it proves sound.
     is_on_trial: bool,
     takeover: Takeover,
+    /// New settings of the running service.
+    reload: Reload,
     running: Option<Running>,
     /// Shards that this node may own on the store without running them, and why it released them.
     orphans: BTreeMap<ShardRef, String>,
@@ -142,12 +148,14 @@ impl Supervisor {
             state = state.after(drained(&tools.node, &wanted.role));
         }
         let takeover = Takeover::new(&tools);
+        let reload = Reload::new(tools.catalog.subscribe());
         Self {
             tools,
             assigned: Assignment::new(wanted.role),
             state,
             is_on_trial: false,
             takeover,
+            reload,
             running: None,
             orphans: BTreeMap::new(),
             tidy_at: Instant::now(),
@@ -188,6 +196,7 @@ impl Supervisor {
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let retry_at = self.state.retry_at();
+            let runs_with = self.runs_with();
             tokio::select! {
                 biased;
                 () = leaving.cancelled() => break,
@@ -222,6 +231,9 @@ impl Supervisor {
                     self.tools.restarts.inc();
                     self.publish().await;
                     self.begin().await;
+                }
+                () = self.reload.due(runs_with.as_ref()) => {
+                    unless(&leaving, Box::pin(self.apply_spec())).await;
                 }
                 trigger = self.takeover.next_trigger() => {
                     unless(&leaving, Box::pin(self.handle(trigger))).await;
@@ -442,6 +454,8 @@ impl Supervisor {
         let (phase, reason) = self.state.phase();
         let reason = reason.or_else(|| self.assigned.note.clone()).or_else(|| self.left_over());
         let reason = both(reason, self.failed_change.clone());
+        let pending = self.pending();
+        let reason = both(reason, pending.as_ref().map(reload::reason));
         let (reason_code, reason) = reason.map(|Reason { code, text }| (code, shortened(text))).unzip();
         let epoch = self.assigned.duty.claim().map(Claim::epoch);
         let is_resigned = self.assigned.duty.is_resigned();
@@ -458,6 +472,7 @@ impl Supervisor {
             resigned: epoch.filter(|_| is_resigned),
             shards: self.assigned.terms.as_ref().and_then(|terms| terms.shards).map(NonZeroU32::get),
             spec: self.assigned.terms.as_ref().and_then(|terms| terms.number),
+            pending,
             endpoints,
         }
     }

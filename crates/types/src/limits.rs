@@ -19,6 +19,8 @@ pub const STOP: Duration = Duration::from_secs(10);
 pub const RELEASE: Duration = Duration::from_secs(3);
 /// How long a service may take to start.
 pub const START: Duration = Duration::from_secs(60);
+/// How long a running service may take to apply new settings.
+pub const UPDATE: Duration = Duration::from_secs(15);
 /// How long members may take to see a change before the receipt lists them as missing.
 pub const RECEIPT: Duration = Duration::from_secs(1);
 

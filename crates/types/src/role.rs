@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, IdError, ServiceName, ServiceType, ShardId};
+use crate::pending::PendingSpec;
 use crate::reason::ReasonCode;
 use crate::shard_ref::ShardRef;
 
@@ -236,6 +237,9 @@ pub struct RoleState {
     /// The number of the spec that it runs with; absent before the store has been read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<u64>,
+    /// A later spec that it has read and does not run with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingSpec>,
     /// Listeners that the service opened itself, by name: `{"gateway": "http://127.0.0.1:8080"}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub endpoints: BTreeMap<String, String>,
@@ -256,6 +260,7 @@ impl RoleState {
             resigned: None,
             shards: None,
             spec: None,
+            pending: None,
             endpoints: BTreeMap::new(),
         }
     }

@@ -12,13 +12,13 @@ use http_body::Body;
 use mesh::head::{self, DotSegments, no_dot_segments};
 use mesh::{MeshError, Options};
 use plugin::client_addr::client_addr;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use types::{ErrorKind, Problem};
 
 use crate::gateway::{Call, Gateway, Refused, cut, no_literal_dots};
 use crate::keys::KeyError;
 use crate::path::{has_encoded_slash, joined};
+use crate::places::{Place, Places};
 use crate::rate::{By, Key};
 use crate::route_body::{LimitedBody, RouteBody};
 use crate::table::{Rewrite, Target, Way};
@@ -46,7 +46,7 @@ impl Gateway {
             keys.admit(&mut parts.headers).map_err(|error| no_access(error, way))?;
         }
         self.check_rate(way, &parts, call)?;
-        if let Some((places, _)) = &way.places {
+        if let Some(places) = &way.places {
             let since = Instant::now();
             ticket.hold(self.place(way, places, deadline).await?, since);
         }
@@ -198,13 +198,13 @@ impl Gateway {
     async fn place(
         &self,
         way: &Way,
-        places: &Arc<Semaphore>,
+        places: &Arc<Places>,
         deadline: Option<(Instant, Duration)>,
-    ) -> Result<OwnedSemaphorePermit, Problem> {
+    ) -> Result<Place, Problem> {
         let wait = self.mesh.limits().wait;
         let until = Instant::now() + wait;
         let until = deadline.map_or(until, |(at, _)| at.min(until));
-        if let Ok(Ok(place)) = tokio::time::timeout_at(until, Arc::clone(places).acquire_owned()).await {
+        if let Ok(Ok(place)) = tokio::time::timeout_at(until, places.acquire()).await {
             return Ok(place);
         }
         if let Some((_, total)) = deadline.filter(|(at, _)| *at <= Instant::now()) {

@@ -31,19 +31,31 @@ struct CheckedRoute {
 }
 
 impl Checks {
-    /// The checks of a table. Every address counts as up until its first check.
-    pub(crate) fn new(table: &RouteTable) -> Self {
+    /// The checks of a table. Every address counts as up until its first check, unless a route of the same name had checks
+    /// before that found it down.
+    pub(crate) fn new(table: &RouteTable, before: Option<&Self>) -> Self {
         // An address may be known from an earlier table whose route had checks.
         let unchecked = table.ways().iter().filter(|way| way.check.is_none());
         unchecked.flat_map(Way::addresses).for_each(|url| url.checked(None));
+        let known = |label: &str, url: &BaseUrl| {
+            let found = before.and_then(|before| before.found(label, url));
+            Mutex::new(found.unwrap_or_default())
+        };
         let routes = table.ways().iter().filter_map(|way| {
             Some(CheckedRoute {
                 label: way.label.clone(),
                 checking: way.check.clone()?,
-                addresses: way.addresses().iter().map(|url| (url.clone(), Mutex::default())).collect(),
+                addresses: way.addresses().iter().map(|url| (url.clone(), known(&way.label, url))).collect(),
             })
         });
         Self(routes.collect())
+    }
+
+    /// What the checks of a route have found about an address.
+    fn found(&self, label: &str, url: &BaseUrl) -> Option<Checked> {
+        let route = self.0.iter().find(|route| route.label == label)?;
+        let (_, checked) = route.addresses.iter().find(|(known, _)| known.has_same_target(url))?;
+        Some(checked.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Checks until `stopping`.

@@ -179,7 +179,7 @@ impl RouteView {
             },
             limits: LimitsView {
                 body: way.body,
-                in_flight: way.places.as_ref().map(|(_, limit)| *limit),
+                in_flight: way.places.as_ref().map(|places| places.limit()),
                 rate: way.rate.as_ref().map(|rate| rate.shown().to_owned()),
             },
             keys: way.keys.as_ref().map(|keys| keys.name.clone()),

@@ -20,16 +20,19 @@ use plugin::proxy_protocol::is_trusted;
 use plugin::{InFlight, Peer, TlsSession};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use types::{ErrorKind, NodeId, Problem, ServiceName, api};
 
 use crate::access_log::Logged;
+use crate::checks::Checks;
 use crate::explain::{self, Example};
 use crate::grpc;
 use crate::host::{MAX_NAME, name_of};
-use crate::listeners::Arrival;
+use crate::listeners::{Arrival, ListenerId};
 use crate::measured::{Received, Sent};
 use crate::path::{behind, first_segment, has_literal_dots};
+use crate::probes::Probes;
 use crate::reason::{of_code, refusal_of};
 use crate::route_body::RouteBody;
 use crate::rule::{Asked, Scheme};
@@ -51,12 +54,19 @@ pub(crate) struct Gateway {
     pub(crate) table: RouteTable,
     pub(crate) mesh: Mesh,
     pub(crate) view: watch::Receiver<ClusterView>,
-    /// The requests through it; once it drains, every answer closes its connection.
+    /// The requests that came on no listener of its own.
     pub(crate) in_flight: InFlight,
     /// What is counted of requests.
     pub(crate) traffic: TrafficTable,
     /// Blocks requests to services from web pages of other sites.
     pub(crate) guard: Guard,
+    /// The state of its routes.
+    pub(crate) probes: Arc<Probes>,
+    pub(crate) checks: Arc<Checks>,
+    /// What requests need of their listeners.
+    pub(crate) arrivals: Vec<Arc<Arrival>>,
+    /// Ends its probes and checks.
+    pub(crate) probing: CancellationToken,
 }
 
 impl Gateway {
@@ -76,7 +86,9 @@ impl Gateway {
         let (mut parts, body) = request.into_parts();
         let arrival = parts.extensions.get::<Arc<Arrival>>().cloned();
         let traffic = arrival.as_ref().and_then(|arrival| self.traffic.of(&arrival.listener).cloned());
-        let mut ticket = Ticket::new(self.in_flight.enter(), &parts.method, traffic, logged);
+        // Once the listener drains, every answer closes its connection.
+        let in_flight = arrival.as_ref().map_or(&self.in_flight, |arrival| &arrival.in_flight);
+        let mut ticket = Ticket::new(in_flight.enter(), &parts.method, traffic, logged);
         let (body, bytes) = Received::new(body);
         ticket.receives(bytes);
         let is_head = parts.method == Method::HEAD;
@@ -99,7 +111,7 @@ impl Gateway {
                 ticket.answered(answer.status());
                 let mut answer = answer.map(|body| AnyBody::new(Sent::new(body, ticket)));
                 answer.headers_mut().entry(REQUEST_ID).or_insert(id);
-                return self.closing(answer);
+                return closing(answer, in_flight);
             }
             Err(Refused::Index) => self.index(),
             Err(Refused::Problem(problem)) => {
@@ -126,15 +138,12 @@ impl Gateway {
         if let Ok(node) = HeaderValue::from_str(self.node.as_str()) {
             answer.headers_mut().insert(NODE, node);
         }
-        self.closing(answer)
+        closing(answer, in_flight)
     }
 
-    /// Closes the connection after this answer if the gateway is draining.
-    pub(crate) fn closing(&self, mut answer: Response<AnyBody>) -> Response<AnyBody> {
-        if self.in_flight.is_draining() {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        answer
+    /// What requests need of a listener.
+    pub(crate) fn arrival(&self, id: ListenerId) -> Option<&Arc<Arrival>> {
+        self.arrivals.iter().find(|arrival| arrival.id == id)
     }
 
     async fn pass_on<B>(
@@ -319,6 +328,14 @@ impl Gateway {
             ..problem
         }
     }
+}
+
+/// Closes the connection after this answer if its listener is draining.
+pub(crate) fn closing(mut answer: Response<AnyBody>, in_flight: &InFlight) -> Response<AnyBody> {
+    if in_flight.is_draining() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 /// Why the gateway answers a request itself.

@@ -14,15 +14,19 @@ mod explain;
 mod gateway;
 mod grpc;
 mod host;
+mod inherit;
 mod keys;
 mod listeners;
+mod live;
 mod measured;
 mod openapi;
 mod path;
+mod places;
 mod probes;
 mod rate;
 mod reason;
 mod redirect;
+mod reload;
 mod route_body;
 mod routes;
 mod rule;
@@ -34,8 +38,11 @@ mod trace;
 mod traffic;
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
+use plugin::{
+    CertificateFiles, Plugin, Prepared, SettingsError, SettingsMistake, check_settings, settings_schema,
+};
 use types::{ServiceType, Sharding};
 
 pub use settings::{
@@ -76,6 +83,12 @@ impl Plugin for ApiGateway {
 
     fn resolve_files(&self, settings: &mut serde_json::Value, folder: &Path) {
         settings::resolve_files(settings, folder);
+    }
+
+    fn check_files(&self, settings: &serde_json::Value) -> Vec<SettingsMistake> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        settings::certificate_warnings(settings, now, CertificateFiles::facts)
     }
 
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {

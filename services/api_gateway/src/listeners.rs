@@ -1,6 +1,8 @@
-//! The listeners of a gateway: opened together, drained together.
+//! The listeners of a gateway: opened together, drained together, and changed while the others go on.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,41 +13,77 @@ use plugin::{
     ServiceError, Tls,
 };
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::gateway::Gateway;
+use crate::live::Live;
 use crate::routes;
 use crate::settings::ListenerPlan;
 
 /// How long answers may still be written after the stop; the drain before it waits for requests to end.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// Tells listeners apart whose names and settings may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ListenerId(u64);
+
+impl ListenerId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// What requests need of the listener on which they arrived. They have it as an extension.
 #[derive(Debug)]
 pub(crate) struct Arrival {
+    pub(crate) id: ListenerId,
     /// The name of the listener.
     pub(crate) listener: String,
     /// The proxies whose forwarding headers are trusted.
     pub(crate) trust: Vec<IpNet>,
     /// The path of readiness checks.
     pub(crate) ready: Option<String>,
+    /// The requests of the listener.
+    pub(crate) in_flight: InFlight,
     /// What is counted of the listener.
     pub(crate) meters: ListenerMeters,
+}
+
+impl Arrival {
+    pub(crate) fn new(
+        id: ListenerId,
+        plan: &ListenerPlan,
+        in_flight: InFlight,
+        meters: ListenerMeters,
+    ) -> Self {
+        Self {
+            id,
+            listener: plan.name.clone(),
+            trust: plan.trust.clone(),
+            ready: plan.ready.clone(),
+            in_flight,
+            meters,
+        }
+    }
 }
 
 /// A listener that is open and not served yet.
 pub(crate) struct OpenListener {
     plan: ListenerPlan,
+    arrival: Arc<Arrival>,
     socket: CoreListener,
     tls: Option<Tls>,
 }
 
-/// Opens all listeners and reads their certificates. Fails if one of them can't be opened; a missing certificate only
-/// degrades its listener.
+/// Opens listeners and reads their certificates. Fails if one of them can't be opened; a missing certificate only degrades
+/// its listener.
 pub(crate) async fn open(cx: &Context, plans: Vec<ListenerPlan>) -> Result<Vec<OpenListener>, ServiceError> {
     let mut opened = Vec::new();
     for plan in plans {
         let socket = cx.listen_on_cores(&plan.name, plan.scheme(), plan.address)?;
-        opened.push(OpenListener { plan, socket, tls: None });
+        let (in_flight, meters) = (InFlight::default(), ListenerMeters::default());
+        let arrival = Arc::new(Arrival::new(ListenerId::next(), &plan, in_flight, meters));
+        opened.push(OpenListener { plan, arrival, socket, tls: None });
     }
     for listener in opened.iter_mut().filter(|listener| listener.plan.is_tls()) {
         let plan = &listener.plan;
@@ -57,10 +95,85 @@ pub(crate) async fn open(cx: &Context, plans: Vec<ListenerPlan>) -> Result<Vec<O
     Ok(opened)
 }
 
-/// The running listeners of a gateway.
+impl OpenListener {
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    pub(crate) fn arrival(&self) -> &Arc<Arrival> {
+        &self.arrival
+    }
+}
+
+/// A listener that is served.
 #[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) plan: ListenerPlan,
+    /// The address that it has bound.
+    pub(crate) address: SocketAddr,
+    pub(crate) arrival: Arc<Arrival>,
+    pub(crate) tls: Option<Tls>,
+    listener: Arc<DrainingListener>,
+}
+
+impl Running {
+    /// Serves the gateway on an open listener.
+    pub(crate) fn serve(cx: &Context, opened: OpenListener, live: &Live, log: &AccessLog) -> Self {
+        let OpenListener { plan, arrival, socket, tls } = opened;
+        let address = socket.address();
+        let limits = ServeLimits {
+            connections: plan.max_connections,
+            grace: GRACE,
+            node: Some(cx.node.clone()),
+            ..ServeLimits::of_service_listener()
+        };
+        let protocols = Protocols {
+            http1: plan.http1,
+            http2: plan.http2,
+            tls: tls.clone(),
+            proxies: plan.proxy_protocol.then(|| plan.trust.clone()),
+            meters: arrival.meters.clone(),
+            on_refused: routes::on_refused(live, &arrival, log),
+        };
+        let service = routes::on_listener(live.clone(), Arc::clone(&arrival), log.clone());
+        let in_flight = arrival.in_flight.clone();
+        let listener = DrainingListener::named(cx, &plan.name, socket, in_flight, limits, protocols, service);
+        if let Some(tls) = tls.clone() {
+            let (shutdown, stopping) = (cx.shutdown.clone(), listener.draining());
+            cx.tasks.spawn("certificates", async move {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => {}
+                    () = stopping.cancelled() => {}
+                    () = tls.watch() => {}
+                }
+                Ok(())
+            });
+        }
+        Self { plan, address, arrival, tls, listener: Arc::new(listener) }
+    }
+
+    /// Refuses new connections, lets requests in flight finish for a time, and closes the connections that are left. All
+    /// of that in a task, which ends early with the service.
+    pub(crate) fn retire(self, cx: &Context, time: Duration) {
+        let (listener, shutdown) = (self.listener, cx.shutdown.clone());
+        cx.tasks.spawn("removed listener", async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = listener.drain(Instant::now() + time) => {}
+            }
+            listener.stop().await;
+            Ok(())
+        });
+    }
+}
+
+/// The listeners of a gateway.
+#[derive(Debug, Default)]
 pub(crate) struct Listeners {
-    running: Vec<(DrainingListener, Option<Tls>)>,
+    running: Arc<Mutex<Vec<Running>>>,
+    draining: CancellationToken,
 }
 
 impl Listeners {
@@ -68,83 +181,57 @@ impl Listeners {
     pub(crate) fn serve(
         cx: &Context,
         opened: Vec<OpenListener>,
-        gateway: &Arc<Gateway>,
-        in_flight: &InFlight,
+        live: &Live,
         log: &AccessLog,
+        empty: Self,
     ) -> Self {
-        let (mut running, mut metered) = (Vec::new(), Vec::new());
-        for OpenListener { plan, socket, tls } in opened {
-            let meters = ListenerMeters::default();
-            metered.push((plan.name.clone(), meters.clone(), tls.clone()));
-            let limits = ServeLimits {
-                connections: plan.max_connections,
-                grace: GRACE,
-                node: Some(cx.node.clone()),
-                ..ServeLimits::of_service_listener()
-            };
-            let proxies = plan.proxy_protocol.then(|| plan.trust.clone());
-            let arrival = Arc::new(Arrival {
-                listener: plan.name.clone(),
-                trust: plan.trust,
-                ready: plan.ready,
-                meters: meters.clone(),
-            });
-            let on_refused = routes::on_refused(gateway, &arrival, log);
-            let protocols = Protocols {
-                http1: plan.http1,
-                http2: plan.http2,
-                tls: tls.clone(),
-                proxies,
-                meters,
-                on_refused,
-            };
-            let service = routes::on_listener(Arc::clone(gateway), arrival, log.clone());
-            let listener = DrainingListener::named(
-                cx,
-                &plan.name,
-                socket,
-                in_flight.clone(),
-                limits,
-                protocols,
-                service,
-            );
-            if let Some(tls) = tls.clone() {
-                let (shutdown, stopping) = (cx.shutdown.clone(), listener.draining());
-                cx.tasks.spawn("certificates", async move {
-                    tokio::select! {
-                        biased;
-                        () = shutdown.cancelled() => {}
-                        () = stopping.cancelled() => {}
-                        () = tls.watch() => {}
-                    }
-                    Ok(())
-                });
-            }
-            running.push((listener, tls));
-        }
-        ListenerMeters::register(&cx.metrics, metered);
-        Self { running }
+        let listeners = empty;
+        let running = opened.into_iter().map(|opened| Running::serve(cx, opened, live, log)).collect();
+        *listeners.lock() = running;
+        let shared = Arc::clone(&listeners.running);
+        ListenerMeters::register(&cx.metrics, move || {
+            let running = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let each = running
+                .iter()
+                .map(|one| (one.plan.name.clone(), one.arrival.meters.clone(), one.tls.clone()));
+            each.collect()
+        });
+        listeners
+    }
+
+    /// The listeners now; hold the lock for a moment only.
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cancelled when the drain begins.
-    pub(crate) fn draining(&self) -> tokio_util::sync::CancellationToken {
-        self.running.first().map(|(listener, _)| listener.draining()).unwrap_or_default()
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.draining
     }
 
     /// `Failed` if a listener has ended, else `Degraded` if one has trouble with its certificates.
     pub(crate) fn health(&self) -> Health {
-        let ended = self.running.iter().map(|(listener, _)| listener.health());
-        let certificates = self.running.iter().filter_map(|(_, tls)| tls.as_ref()).map(Tls::health);
+        let running = self.lock();
+        let ended = running.iter().map(|one| one.listener.health());
+        let certificates = running.iter().filter_map(|one| one.tls.as_ref()).map(Tls::health);
         ended.chain(certificates).find(|health| *health != Health::Ready).unwrap_or(Health::Ready)
+    }
+
+    fn all(&self) -> Vec<Arc<DrainingListener>> {
+        self.lock().iter().map(|one| Arc::clone(&one.listener)).collect()
     }
 
     /// Refuses new connections on all listeners, and waits for the requests in flight, or until the deadline.
     pub(crate) async fn drain(&self, deadline: Instant) {
-        join_all(self.running.iter().map(|(listener, _)| listener.drain(deadline))).await;
+        self.draining.cancel();
+        let all = self.all();
+        join_all(all.iter().map(|listener| listener.drain(deadline))).await;
     }
 
     /// Closes every connection, within the grace. Idempotent.
     pub(crate) async fn stop(&self) {
-        join_all(self.running.iter().map(|(listener, _)| listener.stop())).await;
+        self.draining.cancel();
+        let all = self.all();
+        join_all(all.iter().map(|listener| listener.stop())).await;
     }
 }

@@ -91,6 +91,20 @@ impl Probes {
         Self { routes, addresses, limit: LIMIT.min(connect_limit) }
     }
 
+    /// The same, with what earlier probes know of the same addresses. Call it once the table shares their URLs.
+    #[must_use]
+    pub(crate) fn knowing(self, old: &Self) -> Self {
+        for address in &self.addresses {
+            let reached = address.reached();
+            let is_same = |known: &&Address| known.shown == address.shown;
+            if let Some(why) = old.addresses.iter().find(is_same).and_then(Address::down) {
+                *address.known.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Known { reached, down: Some(why) };
+            }
+        }
+        self
+    }
+
     /// Degraded while no address of some route is up.
     pub(crate) fn health(&self) -> Health {
         let dead: Vec<_> = self

@@ -48,10 +48,10 @@ pub(crate) struct RateLimit {
     by: By,
     /// The limit as settings have it: `100 requests per 1s, burst 200, by client`.
     shown: String,
-    /// Tells the routes of a table apart.
-    route: usize,
+    /// Tells routes apart: their keys hash to different buckets.
+    route: u64,
     /// The bucket of the whole route.
-    own: Bucket,
+    own: Arc<Bucket>,
     buckets: Arc<Buckets>,
 }
 
@@ -60,16 +60,28 @@ pub(crate) struct RateLimit {
 pub(crate) struct Buckets {
     hasher: RandomState,
     sets: OnceLock<Box<[Set]>>,
+    /// The number of the next route.
+    next: AtomicU64,
     start: Instant,
 }
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), sets: OnceLock::new(), start: Instant::now() }
+        Self {
+            hasher: RandomState::new(),
+            sets: OnceLock::new(),
+            next: AtomicU64::new(0),
+            start: Instant::now(),
+        }
     }
 }
 
 impl Buckets {
+    /// A number that no other route has.
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// The set of a hash.
     fn set(&self, hash: u64) -> &Set {
         let sets = self.sets.get_or_init(|| (0..SLOTS / WAYS).map(|_| Set::default()).collect());
@@ -100,6 +112,8 @@ impl Rate {
 
     /// Takes one request from a bucket that is empty again at `full_until`. Returns the new time, or how long to wait.
     fn take(self, full_until: u64, now: u64) -> Result<u64, u64> {
+        // Further ahead only if the rate was lower before the settings changed.
+        let full_until = full_until.min(now.saturating_add(self.tolerance).saturating_add(self.interval));
         let ahead = full_until.saturating_sub(now);
         if ahead > self.tolerance {
             return Err(ahead - self.tolerance);
@@ -155,9 +169,25 @@ impl Set {
 }
 
 impl RateLimit {
-    /// An unused limit of a route, whose number is `route`.
-    pub(crate) fn new(rate: Rate, by: By, shown: String, route: usize, buckets: &Arc<Buckets>) -> Self {
-        Self { rate, by, shown, route, own: Bucket::default(), buckets: Arc::clone(buckets) }
+    /// An unused limit of a route.
+    pub(crate) fn new(rate: Rate, by: By, shown: String, buckets: &Arc<Buckets>) -> Self {
+        Self { rate, by, shown, route: buckets.number(), own: Arc::default(), buckets: Arc::clone(buckets) }
+    }
+
+    pub(crate) fn buckets(&self) -> &Arc<Buckets> {
+        &self.buckets
+    }
+
+    /// Keeps its state in other buckets from now on, as a new route.
+    pub(crate) fn move_to(&mut self, buckets: &Arc<Buckets>) {
+        (self.route, self.buckets) = (buckets.number(), Arc::clone(buckets));
+    }
+
+    /// Continues with the state of an earlier limit of the same route, which has the same buckets.
+    pub(crate) fn inherit(&mut self, old: &Self) {
+        if self.by == old.by {
+            (self.route, self.own) = (old.route, Arc::clone(&old.own));
+        }
     }
 
     pub(crate) fn by(&self) -> &By {
@@ -273,12 +303,36 @@ mod tests {
     async fn a_limit_says_how_long_to_wait() {
         let rate = Rate::new(1, Duration::from_secs(10), 1);
         let buckets = Arc::default();
-        for (route, by) in [By::Route, By::Client, By::Client].into_iter().enumerate() {
-            let limit = RateLimit::new(rate, by, String::new(), route, &buckets);
+        for by in [By::Route, By::Client, By::Client] {
+            let limit = RateLimit::new(rate, by, String::new(), &buckets);
             let now = Instant::now();
             assert_eq!(limit.take(Key::All, now), Ok(()));
             assert_eq!(limit.take(Key::All, now + Duration::from_secs(4)), Err(Duration::from_secs(6)));
             assert_eq!(limit.take(Key::All, now + Duration::from_secs(10)), Ok(()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_changes_forgives_nobody_and_punishes_nobody_for_the_old_one() {
+        let per_second = |requests| Rate::new(requests, Duration::from_secs(1), requests);
+        let buckets: Arc<Buckets> = Arc::default();
+        for by in [By::Route, By::Client] {
+            let limit = |rate, buckets| RateLimit::new(rate, by.clone(), String::new(), buckets);
+            let heir = |rate, old: &RateLimit| {
+                let mut heir = RateLimit::new(rate, by.clone(), String::new(), &Arc::default());
+                heir.move_to(old.buckets());
+                heir.inherit(old);
+                heir
+            };
+            let now = Instant::now();
+            let first = limit(Rate::new(1, Duration::from_secs(3_600), 1), &buckets);
+            assert_eq!(first.take(Key::All, now), Ok(()));
+            let same = heir(Rate::new(1, Duration::from_secs(3_600), 1), &first);
+            assert_eq!(same.take(Key::All, now), Err(Duration::from_secs(3_600)), "{by:?}");
+            let faster = heir(per_second(10), &same);
+            assert_eq!(faster.take(Key::All, now), Err(Duration::from_millis(100)), "not an hour: {by:?}");
+            let other = limit(per_second(10), &buckets);
+            assert_eq!(other.take(Key::All, now), Ok(()), "another route has its own buckets: {by:?}");
         }
     }
 

@@ -7,22 +7,23 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{any, get};
 use http::{Method, Request, Response, StatusCode, Uri};
-use plugin::OnRefused;
 use plugin::access_log::AccessLog;
 use plugin::http::problem;
+use plugin::{InFlight, OnRefused};
 use tower::service_fn;
 use types::{ErrorKind, Problem};
 
 use crate::access_log::{self, Logged};
 use crate::backends;
-use crate::gateway::Gateway;
+use crate::gateway::closing;
 use crate::listeners::Arrival;
+use crate::live::Live;
 
 /// The router for `/svc/{service}` on the agent's listener: what the gateway shows of itself. It forwards nothing there.
-pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
-    let (backends_of, table) = (Arc::clone(gateway), Arc::clone(gateway));
-    let backends = any(move |method: Method| async move { backends::answer(&backends_of, &method) });
-    let routes = get(move |uri: Uri| async move { table.routes(uri.query().unwrap_or_default()) });
+pub(crate) fn router(live: &Live) -> Router {
+    let (backends_of, table) = (live.clone(), live.clone());
+    let backends = any(move |method: Method| async move { backends::answer(&backends_of.now(), &method) });
+    let routes = get(move |uri: Uri| async move { table.now().routes(uri.query().unwrap_or_default()) });
     Router::new().route("/backends", backends).route("/routes", routes).fallback(no_such_path)
 }
 
@@ -34,21 +35,23 @@ async fn no_such_path(uri: Uri) -> Response<Body> {
 }
 
 /// Counts and logs the requests that a listener refuses for their heads alone.
-pub(crate) fn on_refused(gateway: &Arc<Gateway>, arrival: &Arc<Arrival>, log: &AccessLog) -> OnRefused {
-    let (gateway, arrival, log) = (Arc::clone(gateway), Arc::clone(arrival), log.clone());
+pub(crate) fn on_refused(live: &Live, opened: &Arc<Arrival>, log: &AccessLog) -> OnRefused {
+    let (live, opened, log) = (live.clone(), Arc::clone(opened), log.clone());
     OnRefused::new(move |refused| {
+        let gateway = live.now();
+        let arrival = gateway.arrival(opened.id).unwrap_or(&opened);
         if let Some(traffic) = gateway.traffic.of(&arrival.listener) {
             let method = Method::from_bytes(refused.method.as_bytes()).ok();
             traffic.refused(method.as_ref(), refused.problem.status);
         }
-        access_log::refused(&log, &arrival, refused);
+        access_log::refused(&log, arrival, refused);
     })
 }
 
 /// The gateway as a service on one of its own listeners: readiness checks, then the access log around everything else.
 pub(crate) fn on_listener(
-    gateway: Arc<Gateway>,
-    arrival: Arc<Arrival>,
+    live: Live,
+    opened: Arc<Arrival>,
     log: AccessLog,
 ) -> impl tower::Service<
     Request<Body>,
@@ -60,11 +63,14 @@ pub(crate) fn on_listener(
 + Sync
 + 'static {
     service_fn(move |mut request: Request<Body>| {
-        let (gateway, arrival, log) = (Arc::clone(&gateway), Arc::clone(&arrival), log.clone());
+        let (live, opened, log) = (live.clone(), Arc::clone(&opened), log.clone());
         // Boxed here: the layers around it would each move all of it.
         Box::pin(async move {
+            let gateway = live.now();
+            // A listener that was removed finishes with what it had last.
+            let arrival = Arc::clone(gateway.arrival(opened.id).unwrap_or(&opened));
             if is_readiness_check(&arrival, &request) {
-                return Ok(readiness(&gateway));
+                return Ok(readiness(&arrival.in_flight));
             }
             let logged = Logged::begin(&log, &arrival, &request);
             request.extensions_mut().insert(arrival);
@@ -78,12 +84,12 @@ fn is_readiness_check<B>(arrival: &Arrival, request: &Request<B>) -> bool {
         && matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-/// 200, and 503 once the gateway drains: a load balancer then sends its requests elsewhere.
-fn readiness(gateway: &Gateway) -> Response<Body> {
-    let is_draining = gateway.in_flight.is_draining();
+/// 200, and 503 once the listener drains: a load balancer then sends its requests elsewhere.
+fn readiness(in_flight: &InFlight) -> Response<Body> {
+    let is_draining = in_flight.is_draining();
     let mut answer = Response::new(Body::from(if is_draining { "draining\n" } else { "ready\n" }));
     if is_draining {
         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
-    gateway.closing(answer)
+    closing(answer, in_flight)
 }

@@ -1,4 +1,4 @@
-//! The running gateway: start, drain and stop.
+//! The running gateway: start, change of settings, drain and stop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use axum::Router;
 use plugin::access_log::AccessLog;
 use plugin::http::Guard;
-use plugin::{Context, Health, InFlight, Prepared, Service, ServiceError};
+use plugin::{Context, Health, InFlight, Prepared, Service, ServiceError, Updated, prepared_as};
 use tokio::time::Instant;
 
 use crate::checks::Checks;
 use crate::gateway::Gateway;
 use crate::listeners::{self, Listeners};
+use crate::live::Live;
 use crate::probes::Probes;
+use crate::reload::Parts;
 use crate::routes;
 use crate::settings::Plan;
 use crate::traffic::Traffic;
@@ -23,13 +25,14 @@ const HOSTS: &str = "add it to `hosts` in the settings of api_gateway";
 
 /// A running gateway.
 #[derive(Debug)]
-struct GatewayService {
-    gateway: Arc<Gateway>,
-    listeners: Listeners,
-    /// The state of its routes.
-    probes: Arc<Probes>,
-    checks: Arc<Checks>,
-    access_log: AccessLog,
+pub(crate) struct GatewayService {
+    pub(crate) cx: Context,
+    /// The state that requests use.
+    pub(crate) live: Live,
+    pub(crate) listeners: Listeners,
+    /// What is counted of requests, whatever the settings are.
+    traffic: Arc<Traffic>,
+    pub(crate) access_log: AccessLog,
 }
 
 #[async_trait]
@@ -39,54 +42,87 @@ impl Prepared for Plan {
     }
 
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
-        let names: Vec<_> = self.listeners.iter().map(|listener| listener.name.clone()).collect();
-        let opened = listeners::open(&cx, self.listeners).await?;
-        let probes = Arc::new(Probes::new(&self.table, self.limits.connect));
-        let checks = Arc::new(Checks::new(&self.table));
-        let mesh = cx.mesh.with_limits(self.limits);
-        let in_flight = InFlight::default();
-        let traffic = Traffic::new(&cx.metrics);
-        let dead = Arc::clone(&probes);
-        let help = "Routes none of whose addresses takes connections";
-        cx.metrics.observable_gauge("dead_routes", help, move || dead.dead_routes());
-        let gateway = Arc::new(Gateway {
-            node: cx.node.clone(),
-            traffic: traffic.table(names.iter().map(String::as_str), &self.table, &mesh),
-            in_flight: in_flight.clone(),
-            table: self.table,
-            mesh,
-            view: cx.view.clone(),
-            guard: Guard::new(self.hosts, HOSTS),
-        });
-        let access_log = AccessLog::start(&cx, self.access_log);
-        let listeners = Listeners::serve(&cx, opened, &gateway, &in_flight, &access_log);
-        // A draining gateway sends no probes.
-        let (checking, checking_until) = (Arc::clone(&checks), listeners.draining());
-        let (probing, stopping) = (Arc::clone(&probes), listeners.draining());
-        let shutdown = cx.shutdown.clone();
-        cx.tasks.spawn("route probes", async move {
+        let Self { listeners, table, limits, hosts, access_log } = *self;
+        let opened = listeners::open(&cx, listeners).await?;
+        let mesh = cx.mesh.with_limits(limits);
+        let mut service = GatewayService {
+            live: Live::default(),
+            listeners: Listeners::default(),
+            traffic: Traffic::new(&cx.metrics),
+            access_log: AccessLog::start(&cx, access_log),
+            cx,
+        };
+        let arrivals = opened.iter().map(|opened| Arc::clone(opened.arrival())).collect();
+        // Before the first connection.
+        service.live.replace(service.state(Parts { table, mesh, hosts, arrivals }, None));
+        service.live.declare(&service.cx.metrics);
+        let (cx, log) = (&service.cx, &service.access_log);
+        service.listeners = Listeners::serve(cx, opened, &service.live, log, service.listeners);
+        Ok(Arc::new(service))
+    }
+}
+
+impl GatewayService {
+    /// A new state, whose probes and checks know what those of the state before it know, and end those.
+    pub(crate) fn state(&self, parts: Parts, before: Option<&Gateway>) -> Gateway {
+        let Parts { table, mesh, hosts, arrivals } = parts;
+        let mut probes = Probes::new(&table, mesh.limits().connect);
+        if let Some(before) = before {
+            // Both would tell the same addresses what they have found.
+            before.probing.cancel();
+            probes = probes.knowing(&before.probes);
+        }
+        let checks = Checks::new(&table, before.map(|before| &*before.checks));
+        let (probes, checks) = (Arc::new(probes), Arc::new(checks));
+        // A draining gateway sends no probes, and neither does a state that was replaced.
+        let stopping = self.listeners.draining().child_token();
+        let (probing, probing_until) = (Arc::clone(&probes), stopping.clone());
+        let (checking, checking_until) = (Arc::clone(&checks), stopping.clone());
+        let shutdown = self.cx.shutdown.clone();
+        self.cx.tasks.spawn("route probes", async move {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
-                ((), ()) = async { tokio::join!(probing.run(stopping), checking.run(checking_until)) } => {}
+                ((), ()) = async { tokio::join!(probing.run(probing_until), checking.run(checking_until)) } => {}
             }
             Ok(())
         });
-        Ok(Arc::new(GatewayService { gateway, listeners, probes, checks, access_log }))
+        let listeners = arrivals.iter().map(|arrival| arrival.listener.as_str());
+        Gateway {
+            node: self.cx.node.clone(),
+            traffic: self.traffic.table(listeners, &table, &mesh),
+            in_flight: InFlight::default(),
+            table,
+            mesh,
+            view: self.cx.view.clone(),
+            guard: Guard::new(hosts, HOSTS),
+            probes,
+            checks,
+            arrivals,
+            probing: stopping,
+        }
     }
 }
 
 #[async_trait]
 impl Service for GatewayService {
     fn routes(self: Arc<Self>) -> Router {
-        routes::router(&self.gateway)
+        routes::router(&self.live)
     }
 
     fn health(&self) -> Health {
-        [self.listeners.health(), self.checks.health(), self.probes.health(), self.access_log.health()]
+        let now = self.live.now();
+        [self.listeners.health(), now.checks.health(), now.probes.health(), self.access_log.health()]
             .into_iter()
             .find(|health| *health != Health::Ready)
             .unwrap_or(Health::Ready)
+    }
+
+    async fn update(&self, prepared: Box<dyn Prepared>) -> Updated {
+        match prepared_as::<Plan>(prepared) {
+            Ok(plan) => self.reload(*plan).await,
+            Err(error) => Updated::Failed(error),
+        }
     }
 
     /// Refuses new connections. Open ones get their answers, with `Connection: close`.

@@ -1,6 +1,7 @@
 //! The settings as an operator writes them, and the plan that they become after the check.
 
 mod balance;
+mod certificates;
 mod check;
 mod files;
 mod headers;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use types::range::{DurationIn, NumberIn};
 
 pub use self::balance::{AffinitySettings, BalanceSettings};
+pub(crate) use self::certificates::warnings as certificate_warnings;
 pub(crate) use self::files::resolve_files;
 pub(crate) use self::listener::ListenerPlan;
 pub use self::listener::{Certificate, HttpProtocol, ListenAddress, Listener, ListenerTls};

@@ -12,7 +12,6 @@ use http::{HeaderValue, StatusCode};
 use mesh::BaseUrl;
 use plugin::check::Checking;
 use plugin::http::Guard;
-use tokio::sync::Semaphore;
 use types::ServiceName;
 
 use crate::affinity::Choice;
@@ -20,6 +19,7 @@ use crate::edits::Edits;
 use crate::host::HostRule;
 use crate::keys::KeySet;
 use crate::path::first_segment;
+use crate::places::Places;
 use crate::rate::RateLimit;
 use crate::redirect::Redirect;
 use crate::rule::{Asked, Mismatch, Rank, Rule};
@@ -46,7 +46,7 @@ pub(crate) struct Way {
     /// The largest body of a request, in bytes.
     pub(crate) body: Option<u64>,
     /// One permit for each request that may be in flight on the route; `None` means no limit.
-    pub(crate) places: Option<(Arc<Semaphore>, usize)>,
+    pub(crate) places: Option<Arc<Places>>,
     pub(crate) rate: Option<RateLimit>,
     pub(crate) timeouts: Timeouts,
     /// How often a request may be sent, if not as often as the mesh does.
@@ -206,6 +206,10 @@ impl RouteTable {
     /// The routes in the order of the settings.
     pub(crate) fn ways(&self) -> &[Way] {
         &self.ways
+    }
+
+    pub(crate) fn ways_mut(&mut self) -> &mut [Way] {
+        &mut self.ways
     }
 
     /// Each route under each of its hosts, in order of precedence.

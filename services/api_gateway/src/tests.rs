@@ -36,6 +36,7 @@ mod grpc;
 mod http2;
 mod listeners;
 mod raw;
+mod reload;
 mod seen;
 mod tls;
 

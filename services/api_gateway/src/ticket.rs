@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::{Method, StatusCode};
 use mesh::Trail;
 use plugin::InFlightGuard;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use types::ServiceName;
 
 use crate::access_log::{End, Logged};
+use crate::places::Place;
 use crate::reason::{CLIENT_GONE, DRAINED, Reason};
 use crate::table::Way;
 use crate::traffic::{Ended, ListenerTraffic, RouteCounts, method};
@@ -35,7 +35,7 @@ pub(crate) struct Ticket {
     is_whole: bool,
     reason: Option<Reason>,
     /// Its permit of a route that has a limit.
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     pub(crate) logged: Option<Box<Logged>>,
 }
 
@@ -102,7 +102,7 @@ impl Ticket {
     }
 
     /// Keeps a permit until the request ends. It began to wait for it then.
-    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit, since: Instant) {
+    pub(crate) fn hold(&mut self, place: Place, since: Instant) {
         self.place = Some(place);
         if let Some(logged) = &mut self.logged {
             logged.waited(since.elapsed());

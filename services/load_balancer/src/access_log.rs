@@ -64,7 +64,7 @@ impl<'a> Entry<'a> {
     /// The target.
     pub(crate) fn target(&mut self, pool: &Pool) {
         if self.listener.log.is_on()
-            && let Source::Service { service, .. } = &pool.target.source
+            && let Source::Service { service, .. } = &pool.target.load().source
         {
             self.service = Some(service.to_string());
         }

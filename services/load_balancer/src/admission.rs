@@ -38,6 +38,10 @@ impl Admission {
         Self { limits, permits, queued: Arc::default(), clients: Clients::default() }
     }
 
+    pub(crate) fn limits(&self) -> &LimitsPlan {
+        &self.limits
+    }
+
     /// How many connections wait.
     pub(crate) fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)

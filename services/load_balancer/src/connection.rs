@@ -126,7 +126,7 @@ pub(crate) async fn serve(
             () = forwarded.lease.cut.cancelled() => {}
         }
     };
-    let idle = listener.forward.idle;
+    let idle = listener.forward.load().idle;
     let traffic = [&listener.meters.traffic, &entry.traffic];
     let end = relay(&mut client, &mut forwarded.backend, idle, traffic, cut).await;
     entry.ended(end);
@@ -218,7 +218,7 @@ async fn forward(
     entry.waited(wait.began());
     let (permit, lease) = found?;
     wait.end();
-    if let Some(version) = listener.forward.send {
+    if let Some(version) = listener.forward.load().send {
         let destination = proxied.map(|proxied| proxied.destination).or_else(|| client.local_addr().ok());
         let proxied = destination.map(|destination| Proxied { source, destination });
         first = [proxy_protocol::header(version, proxied), first].concat();
@@ -240,7 +240,7 @@ async fn connect(
 ) -> Result<(TcpStream, Lease), Refusal> {
     let began = Instant::now();
     let deadline = |part: Duration| began.checked_add(part);
-    let end = deadline(listener.forward.connect);
+    let end = deadline(listener.forward.load().connect);
     let mut tried = Vec::new();
     loop {
         tried.push(lease.id);

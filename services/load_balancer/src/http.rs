@@ -246,7 +246,7 @@ async fn pass_on(
     let scheme = if parts.extensions.get::<TlsSession>().is_some() { "https" } else { "http" };
     head::add(&mut parts.headers, &Added { peer, scheme, host: host.as_deref(), prefix: "", id });
     let mut options =
-        Options { balance: balance(listener.forward.balance, front, key), ..Options::default() };
+        Options { balance: balance(listener.forward.load().balance, front, key), ..Options::default() };
     let sent = match (&front.service, addresses) {
         (None, Some(addresses)) => {
             // The backend sees the host that the client asked for.

@@ -12,7 +12,7 @@ use types::{Generation, NodeId};
 use crate::address::{Address, Host};
 use crate::backend::Wanted;
 use crate::members::{self, Members};
-use crate::plan::Source;
+use crate::plan::{Forward, Source};
 use crate::pool::{Lack, Pool};
 use crate::resolve::{Known, Lookup, Names};
 
@@ -38,12 +38,15 @@ pub(crate) struct Entry {
 /// Keeps a target's backends up to date. Never returns.
 pub(crate) async fn keep(pool: Arc<Pool>, mut view: watch::Receiver<ClusterView>, lookup: Lookup) {
     let mut names = Names::new(lookup);
-    let mut is_watching = matches!(pool.target.source, Source::Service { .. });
+    let mut changed = pool.changed.subscribe();
+    let mut is_open = true;
     let met_by = Instant::now() + MEETING;
     loop {
-        let members = entries(&pool.target.source, &mut view);
+        let source = pool.target.load().source.clone();
+        let is_watching = is_open && matches!(source, Source::Service { .. });
+        let members = entries(&source, &mut view);
         let now = Instant::now();
-        let members = if pool.forward.is_http { members.without_tls() } else { members };
+        let members = if pool.forward.load().is_http { members.without_tls() } else { members };
         let members = if now < met_by { members.just_met() } else { members };
         names.want(members.entries.iter().map(|entry| &entry.address), now);
         let (wanted, lack) = expand(members, |address| names.known(address));
@@ -53,7 +56,9 @@ pub(crate) async fn keep(pool: Arc<Pool>, mut view: watch::Receiver<ClusterView>
         let next = if now < met_by { next.min(met_by) } else { next };
         tokio::select! {
             biased;
-            changed = view.changed(), if is_watching => is_watching = changed.is_ok(),
+            seen = view.changed(), if is_watching => is_open = seen.is_ok(),
+            // The pool has the sender.
+            _ = changed.changed() => {}
             () = names.learn() => {}
             () = sleep_until(next) => {}
         }
@@ -113,7 +118,21 @@ fn expand<'a>(members: Members, known: impl Fn(&Address) -> Option<&'a Known>) -
 
 /// Checks a target's backends at their intervals. Never returns.
 pub(crate) async fn checks(pool: Arc<Pool>) {
-    let Some(checking) = &pool.forward.check else { return std::future::pending().await };
+    let mut changed = pool.changed.subscribe();
+    loop {
+        let forward = pool.forward.load_full();
+        tokio::select! {
+            biased;
+            // The pool has the sender.
+            _ = changed.changed() => {}
+            () = check_all(&pool, &forward) => {}
+        }
+    }
+}
+
+/// The same until the way to forward changes. Never returns.
+async fn check_all(pool: &Pool, forward: &Forward) {
+    let Some(checking) = &forward.check else { return std::future::pending().await };
     check::run(checking, || pool.to_check(), |id, result| pool.checked(id, result)).await;
 }
 

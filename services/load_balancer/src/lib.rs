@@ -86,6 +86,7 @@ mod openapi;
 mod plan;
 mod pool;
 mod relay;
+mod reload;
 mod resolve;
 mod routes;
 mod service;
@@ -94,10 +95,13 @@ mod shown;
 mod sni;
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use plugin::access_log::resolve_access_log;
 use plugin::http_listener::resolve_certificates;
-use plugin::{Plugin, Prepared, SettingsError, check_settings, settings_schema};
+use plugin::{
+    CertificateFiles, Plugin, Prepared, SettingsError, SettingsMistake, check_settings, settings_schema,
+};
 use types::{ServiceType, Sharding};
 
 pub use settings::Settings;
@@ -134,6 +138,20 @@ impl Plugin for LoadBalancer {
     fn resolve_files(&self, settings: &mut serde_json::Value, folder: &Path) {
         resolve_access_log(settings, folder);
         resolve_certificates(settings, folder);
+    }
+
+    fn check_files(&self, settings: &serde_json::Value) -> Vec<SettingsMistake> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let Ok(settings) = plugin::parse_settings::<Settings>(settings) else { return Vec::new() };
+        let mut warnings = Vec::new();
+        for (at, listener) in settings.listeners.iter().enumerate() {
+            if let Some(tls) = &listener.tls {
+                let pointer = format!("/listeners/{at}/tls/certificates");
+                let _ = tls.warnings(&pointer, now, &CertificateFiles::facts, &mut warnings);
+            }
+        }
+        warnings
     }
 
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {

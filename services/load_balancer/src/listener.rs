@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cluster::ClusterView;
 use futures_util::FutureExt;
 use ipnet::IpNet;
@@ -30,16 +31,19 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) name: String,
+    /// The address in the settings.
+    pub(crate) wanted: SocketAddr,
     /// The address that it has bound.
     pub(crate) address: SocketAddr,
     pub(crate) pools: Vec<Arc<Pool>>,
     pub(crate) names: Option<Names>,
     pub(crate) trust: Option<Vec<IpNet>>,
-    pub(crate) forward: Forward,
+    pub(crate) forward: ArcSwap<Forward>,
     pub(crate) admission: Admission,
     pub(crate) meters: Arc<ListenerMeters>,
     pub(crate) log: AccessLog,
-    /// In HTTP mode.
+    /// In HTTP mode, as it was opened.
+    pub(crate) http: Option<HttpPlan>,
     pub(crate) front: Option<Arc<Front>>,
 }
 
@@ -68,21 +72,23 @@ impl Listener {
             None => None,
         };
         let tls = protocols.as_ref().and_then(|protocols| protocols.tls.clone());
-        let front = plan.http.map(|http| Arc::new(Front::new(http, cx, tls)));
+        let front = plan.http.clone().map(|http| Arc::new(Front::new(http, cx, tls)));
         let pools = plan.targets.into_iter().enumerate().map(|(at, target)| {
             let seed = cx.seed.wrapping_add(at as u64);
             Arc::new(Pool::new(&plan.name, target, plan.forward.clone(), seed))
         });
         let listener = Arc::new(Self {
             name: plan.name.clone(),
+            wanted: plan.address,
             address,
             pools: pools.collect(),
             names: plan.names,
             trust: plan.trust,
-            forward: plan.forward.clone(),
+            forward: ArcSwap::from_pointee(plan.forward.clone()),
             admission: Admission::new(plan.limits),
             meters,
             log,
+            http: plan.http,
             front: front.clone(),
         });
         for pool in &listener.pools {

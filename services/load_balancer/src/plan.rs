@@ -70,7 +70,7 @@ pub(crate) struct Forward {
 }
 
 /// How many connections a listener has.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LimitsPlan {
     pub(crate) connections: usize,
     pub(crate) per_client: Option<u32>,

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
+use plugin::check::Checked;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,8 +25,10 @@ use crate::plan::{Forward, Source, TargetPlan};
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) listener: String,
-    pub(crate) target: TargetPlan,
-    pub(crate) forward: Forward,
+    pub(crate) target: ArcSwap<TargetPlan>,
+    pub(crate) forward: ArcSwap<Forward>,
+    /// Changes with the target or the way to forward.
+    pub(crate) changed: watch::Sender<()>,
     state: Mutex<State>,
     /// Held by the first of those that wait, in whose place the next one comes.
     turn: tokio::sync::Mutex<()>,
@@ -88,8 +92,9 @@ impl Pool {
         };
         Self {
             listener: listener.to_owned(),
-            target,
-            forward,
+            target: ArcSwap::from_pointee(target),
+            forward: ArcSwap::from_pointee(forward),
+            changed: watch::Sender::new(()),
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::new(()),
             freed: Notify::new(),
@@ -154,7 +159,8 @@ impl Pool {
         let Some(tier) = tier.into_iter().find(|tier| !tier.is_empty()) else {
             return if lack.is_soon && tried.is_empty() { Picked::Later } else { Picked::None };
         };
-        let limit = self.forward.per_backend.unwrap_or(u32::MAX);
+        let forward = self.forward.load();
+        let limit = forward.per_backend.unwrap_or(u32::MAX);
         let with_room: Vec<_> = tier.into_iter().filter(|(_, slot)| slot.connections < limit).collect();
         let candidates: Vec<_> = with_room
             .iter()
@@ -162,7 +168,7 @@ impl Pool {
                 id: slot.id,
                 key: &slot.key,
                 connections: slot.connections,
-                weight: slot.weight(now, self.forward.slow_start),
+                weight: slot.weight(now, forward.slow_start),
             })
             .collect();
         let Some(chosen) = chooser.choose(&candidates, client, random) else { return Picked::Later };
@@ -179,7 +185,7 @@ impl Pool {
 
     /// The service whose members are the backends.
     pub(crate) fn service(&self) -> Option<String> {
-        self.target.source.service().map(ToString::to_string)
+        self.target.load().source.service().map(ToString::to_string)
     }
 
     /// Whether there is a backend that a connection has not tried.
@@ -189,6 +195,28 @@ impl Pool {
             !tried.contains(&slot.id) && matches!(slot.standing(now), Standing::Up | Standing::Ejected)
         };
         self.lock().slots.iter().any(is_other)
+    }
+
+    /// Forwards to another target, or in another way, from the next connection on. Backends that stay are remembered.
+    pub(crate) fn apply(&self, target: TargetPlan, forward: Forward) {
+        let (balance, is_checked) = (forward.balance, forward.check.is_some());
+        let before = self.forward.swap(Arc::new(forward));
+        self.target.store(Arc::new(target));
+        let mut state = self.lock();
+        if before.balance != balance {
+            state.chooser = Chooser::new(balance);
+        }
+        if !is_checked {
+            // Nothing would find those that are down up again.
+            for slot in &mut state.slots {
+                slot.checked = Checked::default();
+                slot.url.iter().for_each(|url| url.checked(None));
+            }
+            self.urls.publish(&state.slots, state.lack.is_soon);
+        }
+        drop(state);
+        self.changed.send_replace(());
+        self.freed.notify_one();
     }
 
     /// Takes over what settings, gossip and names say now.
@@ -212,12 +240,13 @@ impl Pool {
     /// Cuts the connections of members that have drained for long enough. Returns when the next ones have.
     pub(crate) fn cut(&self, now: Instant) -> Option<Instant> {
         // The addresses of a name come and go; that says nothing of the servers behind them.
-        if !matches!(self.target.source, Source::Service { .. }) {
+        if !matches!(self.target.load().source, Source::Service { .. }) {
             return None;
         }
+        let drain = self.forward.load().drain;
         let mut next: Option<Instant> = None;
         for slot in &self.lock().slots {
-            let due = slot.left_at.and_then(|left_at| left_at.checked_add(self.forward.drain));
+            let due = slot.left_at.and_then(|left_at| left_at.checked_add(drain));
             match due.filter(|_| slot.connections > 0 && !slot.cut.is_cancelled()) {
                 Some(due) if due <= now => slot.cut.cancel(),
                 Some(due) => next = Some(next.map_or(due, |next| next.min(due))),
@@ -236,7 +265,8 @@ impl Pool {
 
     /// Takes the result of a check.
     pub(crate) fn checked(&self, id: u64, result: Result<(), String>) {
-        let Some(checking) = &self.forward.check else { return };
+        let forward = self.forward.load();
+        let Some(checking) = &forward.check else { return };
         let mut state = self.lock();
         let Some(slot) = state.slots.iter_mut().find(|slot| slot.id == id) else { return };
         if !slot.checked.observe(result, checking) {
@@ -321,7 +351,7 @@ impl Lease {
 
     /// It has not. What is this process's own fault says nothing about the backend.
     pub(crate) fn failed(&self, why: String, is_our_own: bool) {
-        let (rules, now) = (self.pool.forward.ejection, Instant::now());
+        let (rules, now) = (self.pool.forward.load().ejection, Instant::now());
         self.pool.with_slot(self.id, |slot, (all, out)| {
             slot.failed += 1;
             let out_for = match is_our_own {

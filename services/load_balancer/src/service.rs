@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use axum::Router;
 use futures_util::future::join_all;
 use plugin::access_log::AccessLog;
-use plugin::{Context, DrainingListener, Health, Prepared, Service, ServiceError, Tls};
+use plugin::{Context, DrainingListener, Health, Prepared, Service, ServiceError, Tls, Updated, prepared_as};
 use tokio::time::Instant;
-use types::{ErrorKind, NodeId, ReasonCode, ServiceName};
+use types::{ErrorKind, ReasonCode, ServiceName};
 
 use crate::listener::Listener;
 use crate::plan::Plan;
@@ -24,9 +24,9 @@ const NAMED: usize = 3;
 /// A running balancer.
 #[derive(Debug)]
 pub(crate) struct Balancer {
-    pub(crate) node: NodeId,
+    pub(crate) cx: Context,
     pub(crate) listeners: Vec<(Arc<Listener>, DrainingListener)>,
-    access_log: AccessLog,
+    pub(crate) access_log: AccessLog,
 }
 
 #[async_trait]
@@ -67,12 +67,16 @@ impl Balancer {
                 }
             }
         }
-        Ok(Self { node: cx.node.clone(), listeners, access_log })
+        Ok(Self { cx: cx.clone(), listeners, access_log })
     }
 }
 
 /// A balancer whose target is its own service would forward to itself for ever.
-fn leads_elsewhere(listener: &str, target: Option<&ServiceName>, cx: &Context) -> Result<(), ServiceError> {
+pub(crate) fn leads_elsewhere(
+    listener: &str,
+    target: Option<&ServiceName>,
+    cx: &Context,
+) -> Result<(), ServiceError> {
     match target {
         Some(service) if cx.role.service() == Some(&cx.view.borrow().normalized(service.clone())) => {
             let message = format!("listener `{listener}` would forward to its own service `{service}`");
@@ -102,7 +106,7 @@ impl Service for Balancer {
         }
         let troubles = self.listeners.iter().flat_map(|(listener, _)| {
             listener.pools.iter().filter_map(|pool| {
-                let hosts = pool.target.hosts.join(", ");
+                let hosts = pool.target.load().hosts.join(", ");
                 let of = if hosts.is_empty() { String::new() } else { format!(" ({hosts})") };
                 Some(format!("listener {}{of}: {}", listener.name, pool.trouble()?))
             })
@@ -119,11 +123,18 @@ impl Service for Balancer {
         Health::degraded(NO_BACKEND, text)
     }
 
+    async fn update(&self, prepared: Box<dyn Prepared>) -> Updated {
+        match prepared_as::<Plan>(prepared) {
+            Ok(plan) => self.reload(*plan),
+            Err(error) => Updated::Failed(error),
+        }
+    }
+
     /// Refuses new connections. Open ones live until they end, or until `timeouts.drain`.
     async fn drain(&self, deadline: Instant) {
         let now = Instant::now();
         let draining = self.listeners.iter().map(|(listener, running)| {
-            let own = now.checked_add(listener.forward.drain);
+            let own = now.checked_add(listener.forward.load().drain);
             running.drain(own.map_or(deadline, |own| own.min(deadline)))
         });
         join_all(draining).await;

@@ -65,15 +65,16 @@ struct ShownBackend {
 
 pub(crate) fn of(balancer: &Balancer) -> Shown {
     let listeners = balancer.listeners.iter().map(|(listener, _)| shown_listener(listener));
-    Shown { node: balancer.node.to_string(), listeners: listeners.collect() }
+    Shown { node: balancer.cx.node.to_string(), listeners: listeners.collect() }
 }
 
 fn shown_listener(listener: &Listener) -> ShownListener {
+    let forward = listener.forward.load();
     ShownListener {
         name: listener.name.clone(),
         address: listener.address.to_string(),
-        mode: if listener.forward.is_http { Mode::Http } else { Mode::Tcp }.as_str(),
-        balance: listener.forward.balance.as_str(),
+        mode: if forward.is_http { Mode::Http } else { Mode::Tcp }.as_str(),
+        balance: forward.balance.as_str(),
         connections: listener.meters.active(),
         queued: listener.admission.queued(),
         targets: match listener.front.as_ref().and_then(|front| Some((front, front.service.as_ref()?))) {
@@ -114,7 +115,8 @@ fn shown_service(front: &Front, service: &ServiceName) -> ShownTarget {
 }
 
 fn shown_target(pool: &Pool) -> ShownTarget {
-    let (service, listener) = match &pool.target.source {
+    let target = pool.target.load();
+    let (service, listener) = match &target.source {
         Source::Service { service, listener } => (Some(service.to_string()), Some(listener.clone())),
         Source::Backends(_) => (None, None),
     };
@@ -137,7 +139,7 @@ fn shown_target(pool: &Pool) -> ShownTarget {
         });
         slots.iter().map(|slot| shown_backend(slot, now)).chain(without_address).collect()
     });
-    ShownTarget { hosts: pool.target.hosts.clone(), service, listener, why, backends }
+    ShownTarget { hosts: target.hosts.clone(), service, listener, why, backends }
 }
 
 fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {

@@ -30,6 +30,7 @@ mod described;
 mod introduction;
 mod lifecycle;
 mod limits;
+mod reload;
 mod requests;
 
 /// How long a condition may take to hold.

@@ -13,6 +13,7 @@ mod killed;
 mod named;
 mod restarts;
 mod search;
+mod settings;
 mod storage;
 mod stores;
 mod tables;

@@ -19,8 +19,8 @@ Examples:
   ctl spec -o yaml
   ctl spec rm sessions     remove a service that is no longer in the manifest, with its data
 
-`ctl up` writes it from the manifest. A node runs with it from the next start of its role; `ctl up --reset` \
-restarts the roles that run with an older one.")]
+`ctl up` writes it from the manifest, and nodes apply it while they run. `ctl status` shows those that run with an older \
+one and why; `ctl up --reset` restarts their roles.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,

@@ -1,5 +1,6 @@
 //! `ctl up`: starts a cluster on this machine, or its missing nodes, and returns once every node sees every node.
 
+mod apply;
 mod placement;
 mod report;
 mod source;
@@ -42,6 +43,8 @@ use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// How long to wait for a node that carries out another command before its role is restored.
 const BUSY_LIMIT: Duration = Duration::from_secs(20);
+/// How long members may take to apply new settings.
+const APPLY_LIMIT: Duration = Duration::from_secs(20);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
@@ -56,7 +59,11 @@ Examples:
   ctl up - < coterie.yaml
 
 Another run starts only what is missing, and reports where nodes differ from the manifest; --reset gives \
-them their roles back, and restarts those with other settings, labels or addresses, one after the other.
+them their roles back, and restarts those with other labels or addresses, one after the other.
+
+Changed settings of services are applied while they run: edit the manifest, then `ctl up`. It reports for each node \
+whether it has applied them, which settings need a restart (`ctl up --reset` restarts the roles of these nodes), or why it \
+keeps the old ones; then the exit code is 1, or 3 if a node does not say in time.
 
 It returns once every node sees every node ready and every shard of the manifest's services has an owner, or with \
 exit code 3 if that takes too long.
@@ -125,6 +132,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
     };
     drop(lock);
     print(&report, args.output, cx)?;
+    let exit = report.exit();
     if args.follow {
         let here =
             Cx { state: cx.state.clone(), out: cx.out, agent: None, cluster: Some(manifest.cluster.clone()) };
@@ -138,7 +146,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx, interrupt: &mut Interrupt) -> anyh
             followed = events::follow(format, &here, None) => followed?,
         }
     }
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 async fn prepare(args: &Args, cx: &Cx) -> anyhow::Result<(PathBuf, Loaded, PathBuf)> {
@@ -230,10 +238,11 @@ async fn bring_up(
             plan = manifest::diff(manifest, &before.roles);
         }
     }
+    let asked_before = asked;
     let before = before.roles;
     placement::check(loaded, &before, &plan, starter.state)?;
-    let ours = ours(&starter.record, &asked).await;
-    let uses = asked.iter().find_map(|own| own.member.store.as_ref());
+    let ours = ours(&starter.record, &asked_before).await;
+    let uses = asked_before.iter().find_map(|own| own.member.store.as_ref());
     let Settled { numbers: specs, shards, changed } = starter.settle(loaded, uses, &ours).await?;
     let mut outdated = outdated(starter.state, manifest, &starter.record, &before)?;
     let missing: Vec<_> = plan.start.iter().collect();
@@ -249,8 +258,7 @@ async fn bring_up(
     }
     let took = began.elapsed();
     // A node that was just started may have another role too: one that an operator gave it, or a shard that it owns.
-    let mut asked = ask_all(&starter.record).await?;
-    let now = running(&starter.record, &asked)?;
+    let now = running(&starter.record, &ask_all(&starter.record).await?)?;
     let plan = manifest::diff(manifest, &now.roles);
     let mut drift = differences(&plan, &now);
     if args.reset {
@@ -265,9 +273,11 @@ async fn bring_up(
         }
         let deadline = Instant::now() + args.timeout.get();
         starter.await_owners(&shards, args.timeout.get(), deadline, &mut progress).await?;
-        asked = ask_all(&starter.record).await?;
     }
     drift.extend(restored);
+    let asked =
+        apply::wait(&starter.record, &specs, args.timeout.get().min(APPLY_LIMIT), &mut progress).await?;
+    let applied = apply::applied(&asked_before, &asked, &specs);
     let outdated_specs = renew(&specs, &asked, args.reset).await?;
     let insecure: BTreeSet<_> = asked.iter().flat_map(|own| own.insecure.clone()).collect();
     let members = members(&starter.record).await?;
@@ -285,6 +295,7 @@ async fn bring_up(
         running_before: before.into_keys().collect(),
         drift,
         outdated,
+        applied,
         outdated_specs,
         extra: plan.extra,
         dropped,
@@ -410,6 +421,8 @@ async fn renew(
             runs_with: state.spec,
             latest,
             renewed: is_reset && is_running,
+            is_running,
+            pending: state.pending.clone(),
         });
     }
     Ok(rows)

@@ -20,6 +20,9 @@ Examples:
   ctl validate manifests/demo.yaml -o yaml
   ctl validate --schema > coterie.schema.json
 
+It also reads the certificates that settings name, and warns of those that can't be used or have expired, and of hosts \
+of routes that no certificate covers.
+
 With -o json or yaml it prints a valid manifest with all defaults filled in, or the mistakes of an invalid one.")]
 pub(crate) struct Args {
     /// The manifest, or - for standard input [default: coterie.yaml, else manifests/demo.yaml]
@@ -53,6 +56,9 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         Ok(loaded) => {
             let manifest = &loaded.checked.manifest;
             cx.out.data(format, manifest, table, names)?;
+            for warning in loaded.warnings() {
+                say(&render::clean(&warning));
+            }
             say(&format!(
                 "{} is right: cluster {}, {}",
                 file.display(),

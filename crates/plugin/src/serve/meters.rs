@@ -38,15 +38,19 @@ pub(super) struct Open {
 }
 
 impl ListenerMeters {
-    /// Registers the metrics of listeners, each with the label `listener`.
-    pub fn register(metrics: &Metrics, listeners: Vec<(String, Self, Option<Tls>)>) {
+    /// Registers the metrics of listeners, each with the label `listener`. `listeners` returns those that there are now, when
+    /// the metrics are read.
+    pub fn register(
+        metrics: &Metrics,
+        listeners: impl Fn() -> Vec<(String, Self, Option<Tls>)> + Send + Sync + 'static,
+    ) {
         let listeners = Arc::new(listeners);
         let common = metrics.common();
         let each = |metrics: &Metrics, name: &str, help: &str, read: fn(&Counts) -> u64| {
             let listeners = Arc::clone(&listeners);
             metrics.observable_counters(name, help, move || {
                 let one = |(name, meters, _): &(String, Self, _)| (of(name), read(&meters.0));
-                listeners.iter().map(one).collect::<Vec<_>>()
+                listeners().iter().map(one).collect::<Vec<_>>()
             });
         };
         let help = "Connections that were accepted, by listener";
@@ -57,7 +61,7 @@ impl ListenerMeters {
         let help = "Requests and connections that were refused, by listener and reason";
         metrics.observable_counters("refused", help, move || {
             let mut refused = Vec::new();
-            for (name, meters, _) in all.iter() {
+            for (name, meters, _) in &all() {
                 let counts = RefusalReason::ALL.iter().zip(&meters.0.refused);
                 let count = |(reason, count): (&RefusalReason, _)| {
                     (with(name, "reason", reason.as_str()), load(count))
@@ -72,7 +76,7 @@ impl ListenerMeters {
             "Open connections, by listener and protocol",
             move || {
                 let mut open = Vec::new();
-                for (name, meters, _) in all.iter() {
+                for (name, meters, _) in &all() {
                     for (protocol, count) in [("h1", &meters.0.http1), ("h2", &meters.0.http2)] {
                         open.push((with(name, "protocol", protocol), load(count)));
                     }
@@ -84,7 +88,7 @@ impl ListenerMeters {
         let help = "TLS handshakes, by listener, version and result";
         common.observable_counters("tls_handshakes", help, move || {
             let mut counts = Vec::new();
-            for (name, meters, _) in all.iter().filter(|listener| listener.2.is_some()) {
+            for (name, meters, _) in all().iter().filter(|listener| listener.2.is_some()) {
                 for (version, result, count) in [
                     ("TLSv1.2", "done", &meters.0.tls12),
                     ("TLSv1.3", "done", &meters.0.tls13),
@@ -101,7 +105,7 @@ impl ListenerMeters {
         let help = "Certificates that were read because they are new or have changed, by listener and result";
         common.observable_counters("tls_settings_reloads", help, move || {
             let mut counts = Vec::new();
-            for (name, _, tls) in all.iter() {
+            for (name, _, tls) in &all() {
                 let Some([loaded, failed]) = tls.as_ref().map(Tls::reloads) else { continue };
                 counts.push((with(name, "result", "loaded"), loaded));
                 counts.push((with(name, "result", "failed"), failed));
@@ -111,7 +115,7 @@ impl ListenerMeters {
         let help = "When a certificate expires, in Unix time, by listener and its first host name";
         common.observable_gauges("tls_certificate_not_after_seconds", help, move || {
             let mut expiries = Vec::new();
-            for (listener, _, tls) in listeners.iter() {
+            for (listener, _, tls) in &listeners() {
                 for (name, end) in tls.iter().flat_map(Tls::expiries) {
                     expiries.push((with(listener, "name", &name), end));
                 }

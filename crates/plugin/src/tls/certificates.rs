@@ -32,6 +32,27 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
+/// What a certificate says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Its host names, in lower case; `*.example.org` is a wildcard.
+    pub names: Vec<String>,
+    /// When it expires, in seconds of Unix time, if that can be read.
+    pub not_after: Option<i64>,
+}
+
+impl CertificateFiles {
+    /// Reads both files, as a listener does. Blocking.
+    ///
+    /// # Errors
+    /// In words, if they can't be used.
+    pub fn facts(&self) -> Result<CertificateFacts, String> {
+        let (cert, key) = (read(&self.cert)?, read(&self.key)?);
+        let pair = Pair::parse(&cert, &key).map_err(|error| format!("{}: {error}", self.cert.display()))?;
+        Ok(CertificateFacts { names: pair.names, not_after: pair.not_after })
+    }
+}
+
 /// How one certificate is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CertificateStatus {
@@ -43,6 +64,14 @@ pub(super) struct CertificateStatus {
     pub(super) trouble: Option<String>,
     /// Whether there is a certificate to serve.
     pub(super) is_served: bool,
+}
+
+/// Certificates that were read, and are not served yet.
+#[derive(Debug)]
+pub struct NewCertificates {
+    watched: Vec<Watched>,
+    /// How many pairs were not served before.
+    loaded: u64,
 }
 
 /// What a poll found.
@@ -95,6 +124,35 @@ impl Certificates {
             self.served.store(Arc::new(Served::new(&watched)));
         }
         polled
+    }
+
+    /// Reads other files; those that are known keep their state. Blocking.
+    pub(super) fn read(&self, files: Vec<CertificateFiles>) -> Result<NewCertificates, String> {
+        let known = self.watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut watched = Vec::new();
+        let mut loaded = 0;
+        for files in files {
+            if let Some(known) = known.iter().find(|known| known.files == files) {
+                watched.push(known.clone());
+                continue;
+            }
+            let mut one = Watched::new(files);
+            one.poll();
+            match &one.trouble {
+                Some(trouble) => return Err(trouble.clone()),
+                None => loaded += 1,
+            }
+            watched.push(one);
+        }
+        Ok(NewCertificates { watched, loaded })
+    }
+
+    /// Serves what was read. Returns how many pairs are new.
+    pub(super) fn replace(&self, new: NewCertificates) -> u64 {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        *watched = new.watched;
+        self.served.store(Arc::new(Served::new(&watched)));
+        new.loaded
     }
 
     /// What a client that asks for a name would get.
@@ -176,7 +234,7 @@ enum Change {
 }
 
 /// One pair of files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Watched {
     files: CertificateFiles,
     stamps: Option<[Stamp; 2]>,

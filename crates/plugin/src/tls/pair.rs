@@ -27,7 +27,7 @@ pub(super) enum PairError {
 }
 
 /// A certificate with its key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pair {
     pub(super) key: Arc<CertifiedKey>,
     /// The host names in the certificate, in lower case; `*.example.org` is a wildcard.

@@ -18,7 +18,7 @@ use super::App;
 use super::error::ApiError;
 use super::queries::path;
 use crate::role::owner::is_honoured;
-use crate::takeover::twins;
+use crate::takeover::{layouts, twins};
 
 /// How long a replica may take to report how far it is behind.
 const REPLICA_LIMIT: Duration = Duration::from_millis(300);
@@ -29,12 +29,14 @@ pub(crate) async fn specs(State(app): State<App>) -> Result<Json<Specs>, ApiErro
     let store = opened(&app).await?;
     let specs = store.specs().all().await?;
     let specs = specs.into_iter().map(|(service, spec)| Ok((service, spec?)));
-    let specs = specs.collect::<Result<_, StoreError>>()?;
+    let specs = specs.collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+    // They may have been written to the store directly, as `ctl up` does.
+    layouts::announce(&app.cluster, &unknown(&app, &specs)).await;
     Ok(Json(Specs { store: store.info().clone(), specs }))
 }
 
 /// Changes what a service runs with, by compare-and-set: `If-Match: "{number}"`, or `If-None-Match: *` for a service
-/// that has no spec yet. Members run with it once their role is restarted.
+/// that has no spec yet. The service's members apply it while they run; `pending` in a member's state says why one has not.
 #[utoipa::path(put, path = "/v1/spec/{service}", params(("service" = String, Path, description = "name of the service"),
         ("If-Match" = Option<String>, Header, description = "`\"{number}\"` of the spec that is replaced"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: there is none yet")),
@@ -57,6 +59,7 @@ pub(crate) async fn put_spec(
     check(&app, &service, &spec)?;
     let store = opened(&app).await?;
     let number = store.specs().put(&service, last, &spec).await?;
+    layouts::announce(&app.cluster, &[(service, number)].into()).await;
     Ok(Json(NumberedSpec { number, spec }))
 }
 
@@ -151,6 +154,20 @@ async fn replicas(app: &App) -> BTreeMap<ShardRef, Vec<ReplicaView>> {
         replicas.entry(shard).or_default().push(replica);
     }
     replicas
+}
+
+/// The specs that are later than those that members run with or have announced.
+fn unknown(app: &App, specs: &BTreeMap<ServiceName, NumberedSpec>) -> cluster::Announced {
+    let (view, announced) = (app.cluster.view(), app.cluster.specs());
+    let announced = announced.borrow();
+    let is_known = |service: &ServiceName, number: u64| {
+        let mut running = view.of_service(service).filter_map(|member| member.state.as_ref()?.spec);
+        announced.get(service).is_some_and(|known| *known >= number) || running.any(|known| known >= number)
+    };
+    let unknown = specs.iter().filter(|(service, spec)| !is_known(service, spec.number));
+    // Without a member, nobody has to apply it.
+    let unknown = unknown.filter(|(service, _)| view.of_service(service).next().is_some());
+    unknown.map(|(service, spec)| (service.clone(), spec.number)).collect()
 }
 
 pub(super) async fn opened(app: &App) -> Result<&Store, ApiError> {

@@ -31,6 +31,10 @@ pub(crate) const REPLICA_ADDED: ReasonCode = ReasonCode::new("replica-added");
 pub(crate) const REPLICA_NOT_STARTED: ReasonCode = ReasonCode::new("replica-not-started");
 /// The shard had too many replicas.
 pub(crate) const REPLICA_SURPLUS: ReasonCode = ReasonCode::new("replica-surplus");
+/// A later spec can't be applied; the node runs with the one before it.
+pub(crate) const SETTINGS_NOT_APPLIED: ReasonCode = ReasonCode::new("settings-not-applied");
+/// A later spec can only be applied by a restart of the role.
+pub(crate) const SETTINGS_NEED_RESTART: ReasonCode = ReasonCode::new("settings-need-restart");
 /// A task of the service ended with an error or panicked.
 pub(crate) const TASK_FAILED: ReasonCode = ReasonCode::new("task-failed");
 /// The node took a shard over and could not run it.

@@ -4,12 +4,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use plugin::{Context, Endpoints, Health, Metrics, Prepared, Service, ServiceError, TaskFailure, Tasks};
+use plugin::{
+    Context, Endpoints, Health, Metrics, Prepared, Service, ServiceError, TaskFailure, Tasks, Updated,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
-use types::limits::{START, STOP};
+use types::limits::{START, STOP, UPDATE};
 
 use crate::role::gate::{Gate, Probe};
 use crate::role::reasons::HEALTH_CHECK_PANICKED;
@@ -86,6 +88,20 @@ impl Running {
         self.gate.cut();
         drop(self.service);
         end_tasks(&self.tasks).await;
+    }
+
+    /// Applies new settings. Whatever goes wrong, the service runs with the old ones.
+    pub(crate) async fn update(&self, prepared: Box<dyn Prepared>) -> Updated {
+        let update = AssertUnwindSafe(self.service.update(prepared)).catch_unwind();
+        match timeout(UPDATE, update).await {
+            Ok(Ok(updated)) => updated,
+            Ok(Err(_panic)) => {
+                Updated::Failed(ServiceError::internal("applying the settings panicked; the log says where"))
+            }
+            Err(_) => Updated::Failed(ServiceError::unavailable(format!(
+                "applying them took longer than {UPDATE:?}"
+            ))),
+        }
     }
 
     /// A handle that reads the staleness of the service.

@@ -67,7 +67,7 @@ impl Takeover {
         let mut tasks = JoinSet::new();
         let (cluster_store, registry) = (tools.cluster_store.clone(), tools.registry.clone());
         let keep =
-            layouts::keep(cluster_store, registry, tools.cluster.watch(), tools.catalog.clone(), sender);
+            layouts::keep(cluster_store, registry, tools.cluster.clone(), tools.catalog.clone(), sender);
         tasks.spawn(keep.instrument(Span::current()));
         if is_needed(&tools.registry) {
             let twins = twins::Watch {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use cluster::ClusterView;
+use cluster::{Announced, Cluster, ClusterView};
 use plugin::Registry;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -31,16 +31,18 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(crate) async fn keep(
     cluster_store: ClusterStore,
     registry: Registry,
-    mut view: watch::Receiver<ClusterView>,
+    cluster: Cluster,
     catalog: watch::Sender<Catalog>,
     known: watch::Sender<Layouts>,
 ) {
+    let (mut view, mut announced) = (cluster.watch(), cluster.specs());
     loop {
         let before = catalog.borrow().clone();
         // Specs that members run with before the read do not trigger another read, whatever the store returns.
-        let noted = gossiped(&view.borrow());
+        let noted = gossiped(&view.borrow(), &announced.borrow());
         let is_read = match timeout(LIMIT, read(&cluster_store, &before)).await {
             Ok(Ok(read)) => {
+                announce(&cluster, &news(&read, &before, &noted)).await;
                 replace(&known, layouts(&read, &registry));
                 replace(&catalog, read);
                 true
@@ -52,11 +54,11 @@ pub(crate) async fn keep(
             Err(_) => false,
         };
         let next = Instant::now() + if is_read { EVERY } else { AGAIN };
-        let is_newer = |view: &ClusterView| {
+        let is_newer = |numbers: BTreeMap<ServiceName, u64>| {
             let catalog = catalog.borrow();
             let number_of =
                 |service: &ServiceName| catalog.services.get(service).map_or(0, |entry| entry.spec);
-            gossiped(view).into_iter().any(|(service, number)| {
+            numbers.into_iter().any(|(service, number)| {
                 number > number_of(&service).max(noted.get(&service).copied().unwrap_or(0))
             })
         };
@@ -65,7 +67,13 @@ pub(crate) async fn keep(
         tokio::select! {
             biased;
             () = sleep_until(next) => {}
-            is_open = async { view.wait_for(is_newer).await.is_ok() }, if is_read => {
+            is_open = async {
+                let nothing = Announced::new();
+                tokio::select! {
+                    seen = view.wait_for(|view| is_newer(gossiped(view, &nothing))) => seen.is_ok(),
+                    heard = announced.wait_for(|announced| is_newer(announced.clone())) => heard.is_ok(),
+                }
+            }, if is_read => {
                 if !is_open {
                     // Gossip has ended, and the node with it.
                     return std::future::pending().await;
@@ -75,9 +83,9 @@ pub(crate) async fn keep(
     }
 }
 
-/// The number of the latest spec that members run with, by service.
-fn gossiped(view: &ClusterView) -> BTreeMap<ServiceName, u64> {
-    let mut numbers = BTreeMap::new();
+/// The number of the latest spec that members run with or that a node has announced, by service.
+fn gossiped(view: &ClusterView, announced: &Announced) -> BTreeMap<ServiceName, u64> {
+    let mut numbers = announced.clone();
     for state in view.members().filter_map(|member| member.state.as_ref()) {
         if let Some((service, number)) = state.role.service().zip(state.spec) {
             let latest = numbers.entry(service.clone()).or_insert(number);
@@ -85,6 +93,26 @@ fn gossiped(view: &ClusterView) -> BTreeMap<ServiceName, u64> {
         }
     }
     numbers
+}
+
+/// The specs of a later read that no member knows yet: whoever wrote them did not announce them, or was not heard. Pure.
+fn news(read: &Catalog, before: &Catalog, noted: &BTreeMap<ServiceName, u64>) -> Announced {
+    let number = |catalog: &Catalog, service| catalog.services.get(service).map(|entry| entry.spec);
+    let specs = read.services.iter().filter(|(service, entry)| {
+        // What the first read finds is no news.
+        let known = if before.is_read { number(before, service) } else { Some(entry.spec) };
+        entry.spec > known.max(noted.get(*service).copied()).unwrap_or(0)
+    });
+    specs.map(|(service, entry)| (service.clone(), entry.spec)).collect()
+}
+
+/// Announces specs, so that members read them at once and not only at their next interval.
+pub(crate) async fn announce(cluster: &Cluster, specs: &Announced) {
+    for (service, number) in specs {
+        if let Err(error) = cluster.announce_spec(service, *number).await {
+            warn!(%service, number, %error, "a spec could not be announced");
+        }
+    }
 }
 
 fn replace<T: PartialEq>(kept: &watch::Sender<T>, read: T) {
@@ -128,4 +156,29 @@ async fn read(cluster_store: &ClusterStore, before: &Catalog) -> Result<Catalog,
         Some((service, entry))
     });
     Ok(Catalog { is_read: true, services: services.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalog(specs: &[(&str, u64)]) -> Catalog {
+        let entry =
+            |number| Entry { spec: number, service_type: "echo".parse().unwrap(), shards: None, replicas: 0 };
+        let services = specs.iter().map(|(service, number)| (service.parse().unwrap(), entry(*number)));
+        Catalog { is_read: true, services: services.collect() }
+    }
+
+    #[test]
+    fn a_spec_that_no_member_knows_is_announced_and_no_other() {
+        let numbers = |specs: &[(&str, u64)]| -> Announced {
+            specs.iter().map(|(service, number)| (service.parse().unwrap(), *number)).collect()
+        };
+        let read = catalog(&[("a", 3), ("b", 2), ("c", 1)]);
+        let before = catalog(&[("a", 2), ("b", 2)]);
+        assert_eq!(news(&read, &Catalog::default(), &numbers(&[])), numbers(&[]), "the first read");
+        assert_eq!(news(&read, &before, &numbers(&[])), numbers(&[("a", 3), ("c", 1)]));
+        assert_eq!(news(&read, &before, &numbers(&[("a", 3)])), numbers(&[("c", 1)]), "it is known already");
+        assert_eq!(news(&read, &read, &numbers(&[])), numbers(&[]));
+    }
 }

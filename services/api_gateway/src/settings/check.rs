@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::{HeaderValue, Method};
 use plugin::SettingsMistake;
 use plugin::check::Checking;
-use tokio::sync::Semaphore;
 use types::did_you_mean;
 
 use super::route::{HeaderEdits, RateBy, RateSettings, Route, Slashes};
@@ -15,6 +14,7 @@ use super::{Settings, target};
 use crate::host::HostRule;
 use crate::keys::KeySet;
 use crate::path::{ExactPath, PathError, PathRule, Prefix};
+use crate::places::Places;
 use crate::rate::{Buckets, By, Rate, RateLimit};
 use crate::rule::{Rule, shown};
 use crate::table::{Rewrite, Target, Timeouts, Way};
@@ -151,7 +151,7 @@ impl Checked<'_> {
             request_headers,
             response_headers,
             body: route.limits.body.map(super::Size::get),
-            places: places.map(|limit| (Arc::new(Semaphore::new(limit.as_usize())), limit.as_usize())),
+            places: places.map(|limit| Arc::new(Places::new(limit.as_usize()))),
             rate,
             timeouts: Timeouts {
                 answer: route.timeouts.answer.map(super::Limit::get),
@@ -312,7 +312,6 @@ impl Checked<'_> {
             Rate::new(rate.requests.get(), rate.per.get(), burst.get()),
             by,
             shown,
-            self.at,
             self.buckets,
         ))
     }

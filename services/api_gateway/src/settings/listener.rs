@@ -88,6 +88,10 @@ fn all_protocols() -> Vec<HttpProtocol> {
 /// A checked listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListenerPlan {
+    /// Its place in `listeners`; none for the one of `listen`.
+    pub(crate) place: Option<usize>,
+    /// The settings that it has from the gateway.
+    pub(crate) inherits: Vec<&'static str>,
     /// Its name, which is also the key of its gossiped endpoint.
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
@@ -105,6 +109,17 @@ pub(crate) struct ListenerPlan {
 impl ListenerPlan {
     pub(crate) fn is_tls(&self) -> bool {
         !self.certificates.is_empty()
+    }
+
+    /// The JSON pointer of a setting, where an operator would change it.
+    pub(crate) fn pointer(&self, key: &str) -> String {
+        match self.place {
+            Some(at) if !self.inherits.contains(&key) => format!("/listeners/{at}/{key}"),
+            None if key == "address" => "/listen".to_owned(),
+            // The one of `listen` has no other settings of its own; when it replaces one of `listeners`, that matters.
+            None if !self.inherits.contains(&key) => "/listeners".to_owned(),
+            Some(_) | None => format!("/{key}"),
+        }
     }
 
     /// The scheme of its URL.
@@ -176,6 +191,8 @@ pub(super) fn plan(
 /// The listener of `listen`.
 fn only(address: SocketAddr, defaults: &Defaults) -> ListenerPlan {
     ListenerPlan {
+        place: None,
+        inherits: vec!["trust", "max_connections"],
         name: ONLY.to_owned(),
         address,
         trust: defaults.trust.clone(),
@@ -246,7 +263,11 @@ impl Listener {
             Some(tls) => tls.files(&pointer("tls/certificates"), mistakes),
             None => Vec::new(),
         };
+        let inherited =
+            [("trust", self.trust.is_none()), ("max_connections", self.max_connections.is_none())];
         Some(ListenerPlan {
+            place: Some(at),
+            inherits: inherited.into_iter().filter(|(_, is_it)| *is_it).map(|(key, _)| key).collect(),
             name: self.name.clone(),
             address: address?,
             trust,

@@ -12,7 +12,7 @@ use super::Mistakes;
 use crate::settings::{Ejection, Listener, Mode};
 
 /// What a listener needs for HTTP.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HttpPlan {
     /// The certificates; none if it speaks plain HTTP.
     pub(crate) certificates: Vec<CertificateFiles>,

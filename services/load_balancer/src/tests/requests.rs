@@ -19,7 +19,7 @@ async fn reflecting(request: Request<Incoming>) -> Answer {
     text(reflected)
 }
 
-async fn named(name: &'static str) -> Upstream {
+pub(super) async fn named(name: &'static str) -> Upstream {
     Upstream::serving(move |_| async move { text(name) }).await
 }
 
@@ -30,13 +30,13 @@ async fn over(servers: &[&Upstream], more: Value) -> Running {
 }
 
 /// A listener in HTTP mode.
-fn http(target: Value, more: Value) -> Value {
+pub(super) fn http(target: Value, more: Value) -> Value {
     let mut listener = listener(target, more);
     listener["mode"] = json!("http");
     listener
 }
 
-fn at(running: &Running) -> SocketAddr {
+pub(super) fn at(running: &Running) -> SocketAddr {
     running.context.endpoints.urls()["main"].split_once("://").unwrap().1.parse().unwrap()
 }
 
@@ -55,11 +55,11 @@ async fn ask(running: &Running, line: &str, more: &str) -> String {
         .await
 }
 
-async fn get(running: &Running) -> String {
+pub(super) async fn get(running: &Running) -> String {
     ask(running, "GET /x", "").await
 }
 
-fn body(answer: &str) -> &str {
+pub(super) fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 

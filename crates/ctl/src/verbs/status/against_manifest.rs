@@ -6,11 +6,12 @@ use std::path::Path;
 use manifest::Manifest;
 use serde_json::Value;
 use types::api::{Member, Specs};
-use types::{Phase, Spec};
+use types::{PendingSpec, Phase, Spec};
 
 use crate::dropped;
 use crate::manifest_file;
 use crate::record::ClusterRecord;
+use crate::render;
 use crate::spec_diff;
 
 /// A value for every variable. A setting that it changes contains a variable.
@@ -23,10 +24,20 @@ pub(super) fn old_specs(members: &[Member], specs: &Specs) -> Vec<String> {
         let service = state.role.service()?;
         let latest = specs.specs.get(service)?.number;
         let runs_with = state.spec.filter(|number| *number != latest)?;
-        Some(format!(
-            "{} runs with spec {runs_with} of {service}, the store has {latest}; `ctl up --reset` gives it the latest",
-            member.id
-        ))
+        let why = match state.pending.as_ref().filter(|pending| pending.spec == latest) {
+            Some(PendingSpec { why: Some(why), .. }) => {
+                format!("it can't be applied: {}", render::clean(why))
+            }
+            Some(PendingSpec { needs_restart, .. }) => format!(
+                "{} need a restart; `ctl up --reset` restarts its role",
+                render::clean(&needs_restart.join(", "))
+            ),
+            None => {
+                "it is applied as soon as the node has read it; `ctl up --reset` restarts its role with it"
+                    .to_owned()
+            }
+        };
+        Some(format!("{} runs with spec {runs_with} of {service}, the store has {latest}: {why}", member.id))
     });
     old.collect()
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use types::api::Member;
-use types::{ClusterId, NodeId, Phase, Post, Role, ServiceName};
+use types::{ClusterId, NodeId, PendingSpec, Phase, Post, Role, ServiceName};
 
 use crate::dropped;
+use crate::exit::Exit;
 use crate::hints;
 use crate::listens::Listens;
 use crate::out::{OutputArg, say};
@@ -28,6 +29,8 @@ pub(super) struct Report {
     pub(super) running_before: Vec<NodeId>,
     pub(super) drift: Vec<DriftRow>,
     pub(super) outdated: Vec<Outdated>,
+    /// Nodes that have applied new settings while they ran.
+    pub(super) applied: Vec<AppliedSpec>,
     /// Nodes that run with other settings than those on the store now.
     pub(super) outdated_specs: Vec<OutdatedSpec>,
     /// Nodes that run but are not in the manifest.
@@ -65,7 +68,68 @@ pub(super) struct OutdatedSpec {
     pub(super) service: ServiceName,
     pub(super) runs_with: Option<u64>,
     pub(super) latest: u64,
+    /// Whether `--reset` has restarted its role with the latest one.
     pub(super) renewed: bool,
+    #[serde(skip)]
+    pub(super) is_running: bool,
+    /// Why it was not applied: `needs_restart` or `why`. Absent if the node has not read it yet, or runs nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pending: Option<PendingSpec>,
+}
+
+/// A node that has applied a spec while it ran.
+#[derive(Debug, Serialize)]
+pub(super) struct AppliedSpec {
+    pub(super) node: NodeId,
+    pub(super) service: ServiceName,
+    pub(super) spec: u64,
+}
+
+impl OutdatedSpec {
+    /// What came of it.
+    fn exit(&self) -> Exit {
+        let is_read = self.pending.as_ref().filter(|pending| pending.spec >= self.latest);
+        match is_read {
+            _ if self.renewed || !self.is_running => Exit::Ok,
+            Some(PendingSpec { why: Some(_), .. }) => Exit::Error,
+            Some(PendingSpec { why: None, .. }) => Exit::Ok,
+            None => Exit::NotConverged,
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let Self { node, service, latest, pending, .. } = self;
+        if self.renewed {
+            return format!("renewed: {node} runs with spec {latest} of {service} now");
+        }
+        match pending.as_ref().filter(|pending| pending.spec >= *latest) {
+            _ if !self.is_running => {
+                format!(
+                    "drift: {node} is stopped, and gets the new settings of {service} when its role starts"
+                )
+            }
+            Some(PendingSpec { why: Some(why), .. }) => {
+                format!("failed: {node} keeps its old settings of {service}: {}", render::clean(why))
+            }
+            Some(PendingSpec { needs_restart, .. }) => format!(
+                "drift: {node} keeps its old settings of {service}, since {} need a restart; `ctl up --reset` restarts \
+                 its role with the new ones",
+                render::clean(&needs_restart.join(", "))
+            ),
+            None => format!(
+                "waiting: {node} has not applied the new settings of {service} in time; `ctl status` shows whether it has"
+            ),
+        }
+    }
+}
+
+impl Report {
+    /// Whether every node runs with the settings that it can run with.
+    pub(super) fn exit(&self) -> Exit {
+        let exits: Vec<_> = self.outdated_specs.iter().map(OutdatedSpec::exit).collect();
+        let worst = [Exit::Error, Exit::NotConverged].into_iter().find(|exit| exits.contains(exit));
+        worst.unwrap_or(Exit::Ok)
+    }
 }
 
 pub(super) fn print(report: &Report, output: OutputArg, cx: &Cx) -> anyhow::Result<()> {
@@ -113,16 +177,10 @@ fn notes(report: &Report) -> String {
             format!("drift: {node} runs with {runs_with} than the manifest's; `ctl up --reset` restarts it")
         });
     }
-    for OutdatedSpec { node, service, latest, renewed, .. } in &report.outdated_specs {
-        lines.push(if *renewed {
-            format!("renewed: {node} runs with spec {latest} of {service} now")
-        } else {
-            format!(
-                "drift: {node} runs with older settings of {service} than the manifest's; \
-                 `ctl up --reset` gives it the new ones"
-            )
-        });
+    for AppliedSpec { node, service, .. } in &report.applied {
+        lines.push(format!("applied: {node} runs with the new settings of {service}"));
     }
+    lines.extend(report.outdated_specs.iter().map(OutdatedSpec::in_words));
     for node in &report.extra {
         lines.push(format!("extra: {node} runs but is not in the manifest; `ctl leave {node}` ends it"));
     }
@@ -196,6 +254,7 @@ mod tests {
             running_before: Vec::new(),
             drift: Vec::new(),
             outdated: Vec::new(),
+            applied: Vec::new(),
             outdated_specs: Vec::new(),
             extra: Vec::new(),
             dropped: Vec::new(),
@@ -219,6 +278,58 @@ try next:
   curl http://127.0.0.1:10000/v1/members
   ctl down --cluster demo"
         );
+    }
+
+    #[test]
+    fn new_settings_are_reported_for_each_node_and_decide_the_exit_code() {
+        let row = |pending, is_running| OutdatedSpec {
+            node: "a".parse().unwrap(),
+            service: "api_gateway".parse().unwrap(),
+            runs_with: Some(3),
+            latest: 4,
+            renewed: false,
+            is_running,
+            pending,
+        };
+        let restart = || PendingSpec::needs_restart(4, vec!["/listeners/0/tls".to_owned()]);
+        let mut found = report();
+        assert_eq!(found.exit(), Exit::Ok);
+        for (row, exit, expected) in [
+            (
+                row(Some(restart()), true),
+                Exit::Ok,
+                "drift: a keeps its old settings of api_gateway, since /listeners/0/tls need a restart; `ctl up --reset` \
+                 restarts its role with the new ones",
+            ),
+            (
+                row(None, false),
+                Exit::Ok,
+                "drift: a is stopped, and gets the new settings of api_gateway when its role starts",
+            ),
+            (
+                row(None, true),
+                Exit::NotConverged,
+                "waiting: a has not applied the new settings of api_gateway in time; `ctl status` shows whether it has",
+            ),
+            (
+                row(Some(PendingSpec::failed(3, "old")), true),
+                Exit::NotConverged,
+                "waiting: a has not applied the new settings of api_gateway in time; `ctl status` shows whether it has",
+            ),
+            (
+                row(Some(PendingSpec::failed(4, "port 80 is busy")), true),
+                Exit::Error,
+                "failed: a keeps its old settings of api_gateway: port 80 is busy",
+            ),
+        ] {
+            found.outdated_specs.push(row);
+            assert_eq!(found.exit(), exit, "{expected}");
+            assert!(notes(&found).lines().any(|line| line == expected), "{expected} in\n{}", notes(&found));
+        }
+        let applied =
+            AppliedSpec { node: "b".parse().unwrap(), service: "api_gateway".parse().unwrap(), spec: 4 };
+        found.applied.push(applied);
+        assert!(notes(&found).contains("\napplied: b runs with the new settings of api_gateway\n"));
     }
 
     #[test]

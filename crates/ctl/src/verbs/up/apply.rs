@@ -1,0 +1,123 @@
+//! Waits until the members of each service have applied its latest spec, or have said why not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use client::Client;
+use tokio::time::{Instant, sleep};
+use types::api::{AgentSelf, Member};
+use types::{NodeId, ServiceName};
+
+use super::ask_all;
+use super::report::AppliedSpec;
+use crate::out::Progress;
+use crate::record::ClusterRecord;
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// The number of the latest spec that a member is to run with, unless it does, or has said why it does not, or runs
+/// nothing. Pure.
+fn awaited(member: &Member, specs: &BTreeMap<ServiceName, u64>) -> Option<u64> {
+    let state = member.state.as_ref().filter(|state| state.phase.is_serving())?;
+    let latest = *specs.get(state.role.service()?)?;
+    let has_read = state.pending.as_ref().map(|pending| pending.spec).max(state.spec);
+    Some(latest).filter(|latest| has_read.is_none_or(|number| number < *latest))
+}
+
+/// Waits, but not longer than `limit`. Returns what each node reports then.
+pub(super) async fn wait(
+    record: &ClusterRecord,
+    specs: &BTreeMap<ServiceName, u64>,
+    limit: Duration,
+    progress: &mut Progress,
+) -> anyhow::Result<Vec<AgentSelf>> {
+    let deadline = Instant::now() + limit;
+    let mut is_announced = false;
+    loop {
+        let asked = ask_all(record).await?;
+        let waiting: Vec<_> = asked.iter().filter(|own| awaited(&own.member, specs).is_some()).collect();
+        let (Some(first), true) = (waiting.first(), Instant::now() < deadline) else { return Ok(asked) };
+        progress.show(&format!("applying settings on {}", first.member.id));
+        if !is_announced {
+            // The specs were written to the store. An agent that reads them announces those that are news.
+            is_announced = Client::new(&first.member.http)?.specs().await.is_ok();
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// The members that ran with an older spec before and run with the latest one now, without a restart.
+pub(super) fn applied(
+    before: &[AgentSelf],
+    now: &[AgentSelf],
+    specs: &BTreeMap<ServiceName, u64>,
+) -> Vec<AppliedSpec> {
+    let find = |node: &NodeId| before.iter().map(|own| &own.member).find(|member| member.id == *node);
+    let each = now.iter().map(|own| &own.member).filter_map(|member| {
+        let (service, spec) = newly_applied(find(&member.id)?, member)?;
+        let is_latest = specs.get(&service) == Some(&spec);
+        is_latest.then(|| AppliedSpec { node: member.id.clone(), service, spec })
+    });
+    each.collect()
+}
+
+/// The service and the spec that a member runs with now and did not before, if its process is the same.
+fn newly_applied(before: &Member, now: &Member) -> Option<(ServiceName, u64)> {
+    let runs = |member: &Member| {
+        let state = member.state.as_ref()?;
+        Some((state.role.service()?.clone(), state.spec?))
+    };
+    let ((was, old), (service, new)) = (runs(before)?, runs(now)?);
+    let is_newly = was == service && old < new && before.generation == now.generation;
+    is_newly.then_some((service, new))
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{PendingSpec, Phase};
+
+    use super::*;
+    use crate::render::tests::member;
+
+    fn specs(number: u64) -> BTreeMap<ServiceName, u64> {
+        [("api_gateway".parse().unwrap(), number)].into()
+    }
+
+    fn with(spec: Option<u64>, pending: Option<u64>, phase: Phase) -> Member {
+        let mut member = member("a", "api_gateway", phase);
+        let state = member.state.as_mut().unwrap();
+        (state.spec, state.pending) = (spec, pending.map(|number| PendingSpec::failed(number, "x")));
+        member
+    }
+
+    #[test]
+    fn a_member_is_awaited_until_it_runs_with_the_latest_spec_or_says_why_not() {
+        for (spec, pending, phase, expected) in [
+            (Some(3), None, Phase::Ready, Some(4)),
+            (None, None, Phase::Degraded, Some(4)),
+            (Some(4), None, Phase::Ready, None),
+            (Some(5), None, Phase::Ready, None),
+            (Some(2), Some(3), Phase::Ready, Some(4)),
+            (Some(2), Some(4), Phase::Ready, None),
+            (Some(2), None, Phase::Stopped, None),
+            (Some(2), None, Phase::Failed, None),
+        ] {
+            assert_eq!(
+                awaited(&with(spec, pending, phase), &specs(4)),
+                expected,
+                "{spec:?} {pending:?} {phase}"
+            );
+        }
+        assert_eq!(awaited(&member("a", "standby", Phase::Ready), &specs(4)), None);
+    }
+
+    #[test]
+    fn only_members_that_were_not_restarted_have_applied_a_spec() {
+        let (before, now) = (with(Some(3), None, Phase::Ready), with(Some(4), None, Phase::Ready));
+        assert_eq!(newly_applied(&before, &now), Some(("api_gateway".parse().unwrap(), 4)));
+        assert_eq!(newly_applied(&now, &now), None);
+        let mut restarted = now;
+        restarted.generation.0 += 1;
+        assert_eq!(newly_applied(&before, &restarted), None);
+    }
+}

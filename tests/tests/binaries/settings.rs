@@ -1,0 +1,189 @@
+//! Settings of a gateway change while clients use it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use e2e::{Machine, eventually};
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+
+use crate::ask;
+
+/// A server that answers every request.
+async fn upstream(server: &mut JoinSet<()>) -> anyhow::Result<String> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let routes = axum::Router::new().fallback(|| async { "here" });
+    server.spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
+    Ok(format!("http://{address}"))
+}
+
+/// A server whose answers have an event every 10 ms and no end.
+async fn events(server: &mut JoinSet<()>) -> anyhow::Result<String> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    server.spawn(async move {
+        let mut clients = JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            clients.spawn(async move {
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+                client.write_all(head.as_bytes()).await?;
+                loop {
+                    client.write_all(b"d\r\ndata: tick\n\n \r\n").await?;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                #[expect(unreachable_code, reason = "it names the type of the errors above")]
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    Ok(format!("http://{address}"))
+}
+
+async fn endpoint(machine: &Machine, node: &str, name: &str) -> anyhow::Result<String> {
+    let record = machine.record()?;
+    let nodes = record["nodes"].as_array().into_iter().flatten();
+    let http = nodes.into_iter().find(|known| known["id"] == node).map(|known| known["http"].clone());
+    let http = http.and_then(|http| http.as_str().map(str::to_owned)).unwrap_or_default();
+    let own = ask(&format!("http://{http}/v1/agent/self")).await?;
+    Ok(own["member"]["state"]["endpoints"][name].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn behaviour_2_a_change_of_settings_drops_no_connection_and_fails_no_request() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let mut tasks = JoinSet::new();
+    let (upstream, ticking) = (upstream(&mut tasks).await?, events(&mut tasks).await?);
+    let with = |more: &str| {
+        machine.manifest(&format!(
+            "services:\n  api_gateway:\n    settings:\n      {more}\n      routes:\n      \
+             - {{prefix: /up, to: ['{upstream}']}}\n      - {{prefix: /events, to: ['{ticking}']}}\n      - {{prefix: /{}, answer: {{body: yes}}}}\n\
+             nodes:\n  - {{id: gateway, service: api_gateway, count: 2}}\n",
+            if more.is_empty() { "old" } else { "new" }
+        ))
+    };
+    let manifest = with("")?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+    let gateway = endpoint(&machine, "gateway-1", "gateway").await?;
+    let http = client::plain_http().build()?;
+
+    let (failed, sent, stop) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut clients = JoinSet::new();
+    for _ in 0..4 {
+        let (http, url) = (http.clone(), format!("{gateway}/up/x"));
+        let (failed, sent, stop) = (failed.clone(), sent.clone(), stop.clone());
+        clients.spawn(async move {
+            while !stop.load(Ordering::SeqCst) {
+                let is_fine = match http.get(&url).send().await {
+                    Ok(answer) if answer.status() == 200 => {
+                        answer.text().await.is_ok_and(|text| text == "here")
+                    }
+                    Ok(_) | Err(_) => false,
+                };
+                failed.fetch_add(u64::from(!is_fine), Ordering::SeqCst);
+                sent.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    let mut events = http.get(format!("{gateway}/events")).send().await?;
+    events.chunk().await?;
+
+    for round in 0..3_u64 {
+        let before = sent.load(Ordering::SeqCst);
+        with(if round == 1 { "" } else { "response_timeout: 50s" })?;
+        let up = machine.ctl(&["up", &manifest]).await?.exits(0)?;
+        for node in ["gateway-1", "gateway-2"] {
+            let line = format!("applied: {node} runs with the new settings of api_gateway");
+            assert!(up.err.contains(&line), "{}", up.err);
+        }
+        let (there, gone) = if round == 1 { ("old", "new") } else { ("new", "old") };
+        for (path, status) in [(there, 200), (gone, 404)] {
+            assert_eq!(http.get(format!("{gateway}/{path}")).send().await?.status(), status, "{path}");
+        }
+        assert!(events.chunk().await?.is_some(), "the stream goes on");
+        eventually("requests go on", || async { (sent.load(Ordering::SeqCst) > before + 50).then_some(()) })
+            .await?;
+    }
+    stop.store(true, Ordering::SeqCst);
+    while clients.join_next().await.is_some() {}
+    assert_eq!(failed.load(Ordering::SeqCst), 0, "of {}", sent.load(Ordering::SeqCst));
+    assert_eq!(endpoint(&machine, "gateway-1", "gateway").await?, gateway, "the same socket");
+    assert!(events.chunk().await?.is_some());
+    machine.ctl(&["status"]).await?.exits(0)?;
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn ctl_says_on_which_node_settings_need_a_restart_or_failed_and_why() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let with = |settings: &str| {
+        machine.manifest(&format!(
+            "services:\n  api_gateway:\n    settings: {settings}\nnodes:\n  - {{id: g, service: api_gateway}}\n"
+        ))
+    };
+    let manifest = with("{max_connections: 100}")?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?;
+
+    with("{max_connections: 200}")?;
+    machine.ctl(&["up", &manifest]).await?.exits(0)?.tells(
+        "drift: g keeps its old settings of api_gateway, since /max_connections need a restart; `ctl --cluster",
+    )?;
+    let json = machine.ctl(&["up", &manifest, "-o", "json"]).await?.exits(0)?.json()?;
+    assert_eq!(json["outdated_specs"][0]["pending"]["needs_restart"][0], "/max_connections", "{json}");
+    let status = machine.ctl(&["status"]).await?.exits(0)?;
+    assert!(status.out.contains("/max_connections need a restart"), "{}", status.out);
+    machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?.tells("renewed: g runs with spec 2")?;
+
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let busy = taken.local_addr()?;
+    with(&format!(
+        "{{max_connections: 200, listeners: [{{name: gateway, address: '127.0.0.1:0'}}, {{name: b, address: '{busy}'}}]}}"
+    ))?;
+    let failed = machine.ctl(&["up", &manifest]).await?.exits(1)?;
+    assert!(
+        failed.err.contains("failed: g keeps its old settings of api_gateway: listener `b`"),
+        "{}",
+        failed.err
+    );
+    let members = machine.ctl(&["members"]).await?.exits(0)?;
+    assert!(members.out.contains("settings-not-applied"), "{}", members.out);
+    drop(taken);
+    eventually("it is tried again and applied", || async {
+        let again = machine.ctl(&["up", &manifest]).await.ok()?;
+        (again.code() == Some(0)).then_some(())
+    })
+    .await?;
+    assert!(endpoint(&machine, "g", "b").await?.ends_with(&busy.to_string()));
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn validate_reads_certificates_and_names_hosts_that_none_covers() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let testdata = e2e::repository().join("crates/plugin/src/tls/testdata");
+    for (from, to) in [("shop.crt", "shop.crt"), ("shop.key", "shop.key")] {
+        std::fs::copy(testdata.join(from), machine.folder().join(to))?;
+    }
+    let manifest = machine.manifest(
+        "services:\n  api_gateway:\n    settings:\n      listeners:\n        - name: web\n          address: 127.0.0.1:0\n          \
+         tls: {certificates: [{cert: shop.crt, key: shop.key}]}\n      routes:\n        - prefix: /\n          \
+         hosts: [shop.example, other.example]\n          answer: {body: ok}\nnodes:\n  - {id: g, service: api_gateway}\n",
+    )?;
+    let said = machine.ctl(&["validate", &manifest]).await?.exits(0)?;
+    let warnings: Vec<_> = said.err.lines().filter(|line| line.contains("warning")).collect();
+    assert_eq!(warnings.len(), 1, "{}", said.err);
+    assert!(warnings[0].contains(": warning: no certificate covers `other.example`"), "{}", said.err);
+    let place = warnings[0].split(": warning").next().unwrap_or_default();
+    let line = place.rsplit(':').nth(1).and_then(|line| line.parse::<usize>().ok()).unwrap_or(0);
+    let text = std::fs::read_to_string(&manifest)?;
+    assert!(text.lines().nth(line - 1).is_some_and(|line| line.contains("other.example")), "{place}");
+    std::fs::remove_file(machine.folder().join("shop.key"))?;
+    let said = machine.ctl(&["validate", &manifest]).await?.exits(0)?;
+    assert!(said.err.contains("warning: no usable certificate: "), "{}", said.err);
+    assert!(!said.err.contains("no certificate covers"), "its names are not known: {}", said.err);
+    Ok(())
+}
