@@ -183,10 +183,10 @@ impl FromStr for BaseUrl {
         let malformed = || BaseUrlError::Malformed(text.to_owned());
         let superfluous = |part| BaseUrlError::Superfluous { text: text.to_owned(), part };
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        let (scheme, protocol) = match scheme.as_deref() {
-            Some("http") => ("http", Protocol::Http1),
-            Some("h2c") => ("h2c", Protocol::H2c),
-            Some("https") => ("https", Protocol::Tls(Trust::System)),
+        let (protocol, scheme) = match scheme.as_deref() {
+            Some("http") => (Protocol::Http1, "http"),
+            Some("h2c") => (Protocol::H2c, "h2c"),
+            Some("https") => (Protocol::Tls(Trust::System), "https"),
             _ => return Err(BaseUrlError::Scheme(text.to_owned())),
         };
         if text.contains('#') {

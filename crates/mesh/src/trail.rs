@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::StatusCode;
 
 use crate::counts::RetryReason;
@@ -66,11 +67,14 @@ impl Trail {
         }
     }
 
-    /// Polls an attempt so that [`connected`] finds this trail.
-    pub(crate) async fn follow<F: Future>(trail: Option<&Self>, attempt: F) -> F::Output {
+    /// Polls an attempt so that [`connected`] finds this trail. Not `async`, which would have room for the attempt twice.
+    pub(crate) fn follow<F: Future>(
+        trail: Option<&Self>,
+        attempt: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
         match trail {
-            Some(trail) => CURRENT.scope(trail.clone(), attempt).await,
-            None => attempt.await,
+            Some(trail) => Either::Left(CURRENT.scope(trail.clone(), attempt)),
+            None => Either::Right(attempt),
         }
     }
 

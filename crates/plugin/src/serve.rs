@@ -22,7 +22,7 @@ mod standstill;
 mod waiting;
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
+use futures_util::TryFutureExt;
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -251,7 +253,7 @@ async fn connection<S>(
     let due = Instant::now() + shared.limits.head_timeout;
     let (mut stream, mut peer) = (stream, peer);
     if let Some(proxies) = &shared.protocols.proxies {
-        let receiving = proxy_protocol::receive(&mut stream, peer, proxies);
+        let receiving = Box::pin(proxy_protocol::receive(&mut stream, peer, proxies));
         match stopping.run_until_cancelled(receiving).await {
             None => return,
             Some(Ok(proxied)) => peer = proxied.map_or(peer, |proxied| proxied.source),
@@ -267,51 +269,67 @@ async fn connection<S>(
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let stream = Arc::new(stream);
-    let mut client = Client { peer, session: None };
-    let Some(tls) = &shared.protocols.tls else {
-        if !shared.protocols.http2 {
-            http1(Tcp(Arc::clone(&stream)), Some(stream), due, client, service, &shared, activity).await;
-            return;
-        }
-        let mut tcp = Tcp(Arc::clone(&stream));
-        let begun = stopping.run_until_cancelled(timeout_at(due, first_bytes::read(&mut tcp))).await;
-        let Some(Ok(Ok((begins, bytes)))) = begun else { return };
-        let transport = Rewound::new(bytes, tcp);
-        match begins {
-            // Boxed, because most connections never need its room.
-            Begins::Http2 => {
-                Box::pin(http2::serve(transport, due, client, service, shared, activity)).await;
-            }
-            Begins::Other if !shared.protocols.http1 => {
-                debug!(%peer, "a client speaks HTTP/1 to a listener for HTTP/2");
-                let problem = refused::http_1();
-                client.refused(RefusedHead::raw(b"", peer, &problem), &shared);
-                write_refusal(transport, &raw_problem(&problem, &shared.limits, false)).await;
-            }
-            Begins::Other => {
-                http1(transport, Some(stream), due, client, service, &shared, activity).await;
-            }
-        }
+    if shared.protocols.tls.is_some() {
+        // Boxed, as its alternatives below: each connection then has room only for what it is.
+        Box::pin(encrypted(stream, peer, due, service, shared, stopping, activity)).await;
         return;
-    };
-    let shaking = Box::pin(timeout_at(due, handshake(tls, stream, peer, &shared)));
+    }
+    let client = Client { peer, session: None };
+    if !shared.protocols.http2 {
+        let tcp = Tcp(Arc::clone(&stream));
+        Box::pin(http1(tcp, Some(stream), due, client, service, shared, activity)).await;
+        return;
+    }
+    let mut tcp = Tcp(Arc::clone(&stream));
+    let beginning = Box::pin(timeout_at(due, first_bytes::read(&mut tcp)));
+    let begun = stopping.run_until_cancelled(beginning).await;
+    let Some(Ok(Ok((begins, bytes)))) = begun else { return };
+    let transport = Rewound::new(bytes, tcp);
+    match begins {
+        Begins::Http2 => Box::pin(http2::serve(transport, due, client, service, shared, activity)).await,
+        Begins::Other if !shared.protocols.http1 => {
+            debug!(%peer, "a client speaks HTTP/1 to a listener for HTTP/2");
+            let problem = refused::http_1();
+            client.refused(RefusedHead::raw(b"", peer, &problem), &shared);
+            write_refusal(transport, &raw_problem(&problem, &shared.limits, false)).await;
+        }
+        Begins::Other => {
+            Box::pin(http1(transport, Some(stream), due, client, service, shared, activity)).await;
+        }
+    }
+}
+
+/// Serves one connection of a listener with TLS.
+async fn encrypted<S>(
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+    due: Instant,
+    service: S,
+    shared: Arc<Shared>,
+    stopping: CancellationToken,
+    activity: Activity,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let shaking = Box::pin(timeout_at(due, handshake(stream, peer, &shared)));
     let Some(Ok(Some((transport, session)))) = stopping.run_until_cancelled(shaking).await else { return };
     let is_http2 = transport.get_ref().1.alpn_protocol() == Some(b"h2") || !shared.protocols.http1;
-    client.session = Some(session);
+    let client = Client { peer, session: Some(session) };
     if is_http2 {
         Box::pin(http2::serve(transport, due, client, service, shared, activity)).await;
     } else {
-        Box::pin(http1(transport, None, due, client, service, &shared, activity)).await;
+        Box::pin(http1(transport, None, due, client, service, shared, activity)).await;
     }
 }
 
 /// The encrypted connection; none if there is no handshake.
 async fn handshake(
-    tls: &Tls,
     stream: Arc<TcpStream>,
     peer: SocketAddr,
     shared: &Shared,
-) -> Option<(tokio_rustls::server::TlsStream<Tcp>, TlsSession)> {
+) -> Option<(Box<tokio_rustls::server::TlsStream<Tcp>>, TlsSession)> {
+    let tls = shared.protocols.tls.as_ref()?;
     let mut first = [0];
     if stream.peek(&mut first).await.ok()? == 0 {
         return None;
@@ -329,7 +347,8 @@ async fn handshake(
     let shaken = tls.accept(Tcp(stream)).await;
     meters.handshake(shaken.as_ref().ok().map(|(_, session)| session.version));
     match shaken {
-        Ok(shaken) => Some(shaken),
+        // Boxed, because each step would have room of its own for it.
+        Ok((stream, session)) => Some((Box::new(stream), session)),
         Err(error) => {
             tls.failed(peer, &error);
             None
@@ -354,7 +373,7 @@ async fn http1<T, S>(
     due: Instant,
     client: Client,
     service: S,
-    shared: &Arc<Shared>,
+    shared: Arc<Shared>,
     activity: Activity,
 ) where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -364,10 +383,8 @@ async fn http1<T, S>(
     let _open = shared.protocols.meters.opened(Spoken::Http1);
     let (limits, peer) = (&shared.limits, client.peer);
     let progress = Progress::new(activity.clone());
-    let mut transport = TimeoutWriter::new(transport);
-    transport.set_timeout(Some(limits.send_timeout));
-    let of = (client.clone(), Arc::clone(shared));
-    let link = Link::new(Box::pin(transport), progress.clone(), of);
+    let of = (client.clone(), Arc::clone(&shared));
+    let link = Link::new(limited(transport, limits), progress.clone(), of);
     let mut connection = hyper::server::conn::http1::Builder::new()
         .keep_alive(!activity.has(Order::Last))
         .half_close(hangup.is_some())
@@ -377,7 +394,7 @@ async fn http1<T, S>(
         .header_read_timeout(None)
         .serve_connection(
             TokioIo::new(link),
-            with_refusals(service, client.clone(), progress.clone(), Arc::clone(shared)),
+            with_refusals(service, client.clone(), progress.clone(), Arc::clone(&shared)),
         );
     let mut hangup = hangup.map(|stream| Hangup::new(stream, progress.clone()));
     let mut waiting = Waiting::new(due);
@@ -424,9 +441,16 @@ async fn http1<T, S>(
         Ended::NoHead if progress.phase() == Phase::Head => refused::slow_head(limits),
         Ended::NoHead => return,
     };
-    client.refused(RefusedHead::raw(&progress.head(), peer, &problem), shared);
+    client.refused(RefusedHead::raw(&progress.head(), peer, &problem), &shared);
     let transport = connection.into_parts().io.into_inner().into_inner();
     write_refusal(transport, &raw_problem(&problem, limits, false)).await;
+}
+
+/// A transport whose writes fail if the client reads nothing for too long.
+fn limited<T: AsyncWrite>(transport: T, limits: &ServeLimits) -> Pin<Box<TimeoutWriter<T>>> {
+    let mut transport = TimeoutWriter::new(transport);
+    transport.set_timeout(Some(limits.send_timeout));
+    Box::pin(transport)
 }
 
 /// Writes the last answer of a connection, a refusal, and closes it. The client may still be sending: without reading
@@ -435,7 +459,8 @@ async fn write_refusal<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, refusal
     let writing = async {
         stream.write_all(refusal).await?;
         stream.shutdown().await?;
-        let mut discarded = [0; 4 * 1024];
+        // Not in the future itself, which every connection would have room for.
+        let mut discarded = vec![0; 4 * 1024];
         while stream.read(&mut discarded).await? > 0 {}
         Ok::<_, std::io::Error>(())
     };
@@ -473,18 +498,16 @@ where
         };
         client.sign(&mut head);
         let body = body::request(body, progress.clone());
-        let (service, progress) = (service.clone(), progress.clone());
-        async move {
-            let answer = match own {
-                Some(own) => own,
-                None => match service.oneshot(Request::from_parts(head, body)).await {
-                    Ok(answer) => answer,
-                    Err(never) => match never {},
-                },
-            };
+        let answering = match own {
+            Some(own) => Either::Left(ready(Ok(own))),
+            None => Either::Right(service.clone().oneshot(Request::from_parts(head, body))),
+        };
+        let progress = progress.clone();
+        // Not an `async` block: it would have room for all of these twice, and an idle connection keeps that.
+        answering.map_ok(move |answer| {
             progress.answered();
-            Ok(answer.map(|body| body::answer(body, progress)))
-        }
+            answer.map(|body| body::answer(body, progress))
+        })
     })
 }
 
@@ -552,3 +575,6 @@ mod tests {
 
 #[cfg(test)]
 mod slow_tests;
+
+#[cfg(test)]
+mod size_tests;

@@ -35,12 +35,12 @@ pub(super) async fn check(stream: TcpStream, service: &str, named: &str) -> Resu
         if head.status != http::StatusCode::OK {
             return Err(format!("answers {}", head.status.as_u16()));
         }
-        if let Some(code) = code(&head.headers) {
+        if let Some(code) = grpc_code(&head.headers) {
             return outcome(code, &[], service);
         }
         let broken = |_| "breaks off its answer".to_owned();
         let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(broken)?;
-        let code = body.trailers().and_then(code).ok_or("does not answer with gRPC")?;
+        let code = body.trailers().and_then(grpc_code).ok_or("does not answer with gRPC")?;
         outcome(code, &body.to_bytes(), service)
     };
     tokio::select! {
@@ -72,7 +72,7 @@ fn varint(mut number: usize, into: &mut Vec<u8>) {
     into.push(number as u8);
 }
 
-fn code(headers: &HeaderMap) -> Option<u32> {
+fn grpc_code(headers: &HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 

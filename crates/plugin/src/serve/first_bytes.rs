@@ -40,15 +40,19 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(B
 }
 
 /// A transport that yields some bytes before its own.
+///
+/// Both come in one read: after a short first read, the parser would double its buffer, which it keeps.
 #[derive(Debug)]
 pub(super) struct Rewound<T> {
     first: Bytes,
+    /// Why the transport had none of its own after the first ones.
+    failed: Option<io::Error>,
     inner: T,
 }
 
 impl<T> Rewound<T> {
     pub(super) fn new(first: Bytes, inner: T) -> Self {
-        Self { first, inner }
+        Self { first, failed: None, inner }
     }
 }
 
@@ -58,12 +62,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         if self.first.is_empty() {
             return Pin::new(&mut self.inner).poll_read(cx, buf);
         }
         let len = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first[..len]);
         self.first.advance(len);
+        if self.first.is_empty() && buf.remaining() > 0 {
+            self.first = Bytes::new();
+            if let Poll::Ready(Err(error)) = Pin::new(&mut self.inner).poll_read(cx, buf) {
+                self.failed = Some(error);
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -118,5 +131,41 @@ mod tests {
             }
         }
         read(&mut &b""[..]).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_come_in_one_read_with_those_after_them() {
+        let mut rewound = Rewound::new(Bytes::from_static(b"GET "), &b"/ HTTP/1.1"[..]);
+        let mut buf = [0; 64];
+        let len = rewound.read(&mut buf).await.unwrap();
+        assert_eq!(&buf[..len], b"GET / HTTP/1.1");
+        assert_eq!(rewound.read(&mut buf).await.unwrap(), 0);
+        // Also through a smaller buffer.
+        let mut rewound = Rewound::new(Bytes::from_static(b"GET "), &b"/"[..]);
+        let mut text = Vec::new();
+        while let Some(byte) = Some(rewound.read(&mut buf[..3]).await.unwrap()).filter(|len| *len > 0) {
+            text.extend_from_slice(&buf[..byte]);
+        }
+        assert_eq!(text, b"GET /");
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_come_before_an_error_and_without_waiting_for_more() {
+        struct Broken;
+        impl AsyncRead for Broken {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                _: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+            }
+        }
+        let mut buf = [0; 64];
+        let mut rewound = Rewound::new(Bytes::from_static(b"GET "), Broken);
+        assert_eq!(rewound.read(&mut buf).await.unwrap(), 4);
+        assert_eq!(rewound.read(&mut buf).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        let (_silent, quiet) = tokio::io::duplex(64);
+        assert_eq!(Rewound::new(Bytes::from_static(b"GET "), quiet).read(&mut buf).await.unwrap(), 4);
     }
 }

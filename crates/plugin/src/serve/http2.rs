@@ -1,13 +1,15 @@
 //! HTTP/2 on a connection (RFC 9113): its limits, the checks of its heads, and its end.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures_util::TryFutureExt;
+use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use http::header::{CONNECTION, COOKIE, HOST, HeaderValue};
 use http::request::Parts;
@@ -18,7 +20,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh::head::{HeadError, is_about_all, refuse};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
-use tokio_io_timeout::TimeoutWriter;
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
@@ -26,7 +27,7 @@ use super::meters::Spoken;
 use super::refusal::{RefusalReason, RefusedHead};
 use super::slots::{Activity, Order};
 use super::standstill::{Streams, poll_all, watched};
-use super::{Client, Shared, answer, refused};
+use super::{Client, Shared, answer, limited, refused};
 
 /// How many requests of one connection may be open at once.
 const STREAMS: u32 = 100;
@@ -68,8 +69,6 @@ pub(super) async fn serve<T, S>(
     S::Future: Send,
 {
     let _open = shared.protocols.meters.opened(Spoken::Http2);
-    let mut transport = TimeoutWriter::new(transport);
-    transport.set_timeout(Some(shared.limits.send_timeout));
     let streams = Streams::new(shared.limits.send_timeout);
     let peer = client.peer;
     let meters = shared.protocols.meters.clone();
@@ -85,7 +84,7 @@ pub(super) async fn serve<T, S>(
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1);
-    let io = TokioIo::new(Box::pin(transport));
+    let io = TokioIo::new(limited(transport, &shared.limits));
     let mut connection = builder.serve_connection(io, with_refusals(service, client, shared));
     let mut running = FuturesUnordered::new();
     let mut idle = Box::pin(sleep_until(due));
@@ -180,20 +179,16 @@ where
         };
         keep_path(&mut head.uri);
         client.sign(&mut head);
-        let service = service.clone();
-        async move {
-            let answer = match own {
-                Some(own) => own,
-                None => match service.oneshot(Request::from_parts(head, Body::new(body))).await {
-                    Ok(answer) => answer,
-                    Err(never) => match never {},
-                },
-            };
+        let answering = match own {
+            Some(own) => Either::Left(ready(Ok(own))),
+            None => Either::Right(service.clone().oneshot(Request::from_parts(head, Body::new(body)))),
+        };
+        answering.map_ok(|answer| {
             let mut answer = answer.map(watched);
             // It speaks of the connection, which is not how HTTP/2 closes one.
             answer.headers_mut().remove(CONNECTION);
-            Ok(answer)
-        }
+            answer
+        })
     })
 }
 

@@ -8,6 +8,8 @@ use super::slots::Activity;
 
 /// How many bytes of a head are kept, to find out what is wrong with it.
 const KEPT: usize = 64 * 1024;
+/// How much room for the next head a connection keeps.
+const ROOM: usize = 1024;
 
 /// How far the requests of a connection have proceeded. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -83,6 +85,7 @@ impl Progress {
             Some(end) => drop(state.head.drain(..end)),
             None => state.head.clear(),
         }
+        state.head.shrink_to(ROOM);
         fragment
     }
 
@@ -204,6 +207,17 @@ mod tests {
         progress.flushed();
         assert!(progress.is_refusing());
         assert_eq!(progress.head(), b"GET /b", "the next head has begun");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_long_head_once_it_is_parsed() {
+        let progress = Progress::default();
+        progress.received(b"GET /a HTTP/1.1\r\nx: ");
+        progress.received(&[b'x'; KEPT / 2]);
+        progress.received(b"\r\n\r\nGET /b");
+        progress.began(&head("/a"), false);
+        assert_eq!(progress.head(), b"GET /b");
+        assert!(progress.state().head.capacity() <= 2 * ROOM);
     }
 
     #[test]
