@@ -16,7 +16,7 @@ use crate::nodes::Nodes;
 use crate::ours::Binaries;
 use crate::progress::progress;
 use crate::report::Report;
-use crate::rows::{Row, Target};
+use crate::rows::Row;
 use crate::stats::Summary;
 use crate::times::{CHANGE_LIMIT, Times};
 
@@ -133,23 +133,12 @@ async fn changes(
 }
 
 fn report_rows(args: &Args, times: &Times, outcome: &Outcome, report: &mut Report) {
-    let exact = |count: u64| Summary::of(&[f64::from(u32::try_from(count).unwrap_or(u32::MAX))]);
-    let none = |what: String, unit, count| {
-        Row::new(what, NODES.len(), unit).ours(exact(count)).target(Target::Max(0.0))
-    };
-    let (puts, gets) = (outcome.puts.len(), outcome.gets.len());
     report.rows.extend([
         Row::new("role changed behind the balancer", NODES.len(), "ms").ours(Summary::of_times(&times.wall)),
         Row::new("PUT through balancer and gateway", NODES.len(), "ms").ours(Summary::of(&outcome.puts)),
         Row::new("GET through balancer and gateway", NODES.len(), "ms").ours(Summary::of(&outcome.gets)),
-        none(format!("failed of {puts} PUT and {gets} GET"), "requests", outcome.failed),
-        none(format!("stale of {gets} GET"), "requests", outcome.stale),
-        none(
-            format!("lost of {} keys, {} acknowledged PUT", outcome.keys, outcome.acknowledged),
-            "keys",
-            outcome.lost,
-        ),
     ]);
+    report.rows.extend(outcome.violations(NODES.len()));
     report.details.push(times.details("role changed behind the balancer"));
     report.notes.push(format!(
         "{} role changes, {} rolling restarts of {} nodes; {:.0} requests/s; {} changes not confirmed by all nodes, {} refused",

@@ -104,10 +104,6 @@ async fn moves(
 
 fn report_rows(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Report) {
     const NODES: usize = 4;
-    let exact = |count: u64| Summary::of(&[f64::from(u32::try_from(count).unwrap_or(u32::MAX))]);
-    let none =
-        |what: String, unit, count| Row::new(what, NODES, unit).ours(exact(count)).target(Target::Max(0.0));
-    let (puts, gets) = (outcome.puts.len(), outcome.gets.len());
     report.rows.extend([
         Row::new("shard moved under load", NODES, "ms")
             .ours(Summary::of_times(&times.wall))
@@ -118,14 +114,8 @@ fn report_rows(times: &Times, outcome: &Outcome, nodes: &Nodes, report: &mut Rep
             .target(Target::P99(300.0)),
         Row::new("PUT through the gateway meanwhile", NODES, "ms").ours(Summary::of(&outcome.puts)),
         Row::new("GET through the gateway meanwhile", NODES, "ms").ours(Summary::of(&outcome.gets)),
-        none(format!("failed of {puts} PUT and {gets} GET"), "requests", outcome.failed),
-        none(format!("stale of {gets} GET"), "requests", outcome.stale),
-        none(
-            format!("lost of {} keys, {} acknowledged PUT", outcome.keys, outcome.acknowledged),
-            "keys",
-            outcome.lost,
-        ),
     ]);
+    report.rows.extend(outcome.violations(NODES));
     report.details.push(times.details("shard moved under load"));
     report.notes.push(format!(
         "{:.0} requests/s; {} moves not confirmed by all nodes, {} refused; steps, p50 / p99 ms: {}",

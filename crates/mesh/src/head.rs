@@ -18,7 +18,7 @@ pub use answer::AnswerError;
 pub(crate) use answer::{answer, is_not_processed, owner_epoch};
 pub use forward::{Added, REQUEST_ID, add, request_id};
 pub(crate) use hops::{MAX_HOPS, next_hop, set_hops};
-pub use path::{DotSegments, no_dot_segments};
+pub use path::{DotSegments, no_dot_segments, no_literal_dots};
 pub use refuse::{HeadError, asked_host, is_about_all, refuse};
 pub use reserved::reserved;
 pub(crate) use strip::without_trailers;

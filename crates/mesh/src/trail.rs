@@ -88,6 +88,15 @@ pub(crate) fn connected(took: Duration) {
     let _ = CURRENT.try_with(|trail| *trail.lock().connect.get_or_insert_default() += took);
 }
 
+/// Notes in the trail of this task's attempt, if it has one, that the request was sent again over a new connection.
+pub(crate) fn resent(reason: RetryReason) {
+    let _ = CURRENT.try_with(|trail| {
+        let mut traced = trail.lock();
+        traced.attempts += 1;
+        traced.retry_reason = Some(reason);
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,7 +111,8 @@ mod tests {
             connected(ms);
         })
         .await;
-        Trail::follow(Some(&other), async {}).await;
+        Trail::follow(Some(&other), async { resent(RetryReason::Closed) }).await;
+        assert_eq!((other.read().attempts, other.read().retry_reason), (1, Some(RetryReason::Closed)));
         Trail::follow(None, async { connected(ms) }).await;
         assert_eq!((one.read().connect, other.read().connect), (Some(2 * ms), None));
     }

@@ -90,10 +90,13 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstreams {
-    /// Declares the addresses of a route.
+    /// Declares the addresses of a route. It goes on with the counts of one with this name that exists.
     pub(crate) fn route(&self, name: &str, addresses: Vec<(BaseUrl, u32)>) -> RoutePool {
-        let pool = Arc::new(Pool { name: name.to_owned(), addresses, upstream: Arc::default() });
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = routes.iter().filter_map(Weak::upgrade);
+        let upstream = known.find(|pool| pool.name == name).map(|pool| Arc::clone(&pool.upstream));
+        let pool =
+            Arc::new(Pool { name: name.to_owned(), addresses, upstream: upstream.unwrap_or_default() });
         routes.retain(|pool| pool.strong_count() > 0);
         routes.push(Arc::downgrade(&pool));
         RoutePool(pool)
@@ -131,6 +134,16 @@ mod tests {
         assert_eq!(upstreams.routes()[0].name(), "/files");
         drop(pool);
         assert!(upstreams.routes().is_empty());
+    }
+
+    #[test]
+    fn a_route_that_is_replaced_keeps_its_counts() {
+        let upstreams = Upstreams::default();
+        let pool = |name: &str| upstreams.route(name, Vec::new());
+        let (before, other) = (pool("/files"), pool("/other"));
+        let after = pool("/files");
+        assert!(Arc::ptr_eq(before.upstream(), after.upstream()));
+        assert!(!Arc::ptr_eq(before.upstream(), other.upstream()));
     }
 
     #[test]

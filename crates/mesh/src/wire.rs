@@ -14,6 +14,7 @@ use crate::error::MeshError;
 use crate::limits::Limits;
 use crate::pool::{Pools, Received, SendError, Which};
 use crate::retry::Failure;
+use crate::trail;
 use crate::upload::{AttemptBody, Upload};
 
 /// The largest number of header fields in an answer: hyper's limit.
@@ -130,6 +131,7 @@ impl Wire {
             && upload.can_replay()
         {
             self.counts.retried(reason);
+            trail::resent(reason);
             (connection, sent) = Box::pin(async {
                 let mut connection = self.pools.lease(url.origin(), Which::New).await?;
                 let sent = connection.send(request(), || upload.is_sent()).await;
@@ -224,6 +226,9 @@ fn classify(error: &SendError, url: &BaseUrl, upload: &Upload) -> Failed {
     }
     let (failure, error) = match error {
         SendError::Connect(_) => (Failure::NotConnected, MeshError::Unreachable { address, why }),
+        SendError::NotSent(error) if is_unasked(error) => {
+            (Failure::NotSent, MeshError::Garbage { address, why })
+        }
         SendError::NotSent(_) => (Failure::NotSent, MeshError::Broken { address, why }),
         SendError::Sent(error) if error.is_parse_too_large() => {
             (Failure::Garbage, MeshError::HeadTooLarge { address })
@@ -232,6 +237,14 @@ fn classify(error: &SendError, url: &BaseUrl, upload: &Upload) -> Failed {
         SendError::Sent(_) => (Failure::Broken, MeshError::Broken { address, why }),
     };
     Failed { failure, error }
+}
+
+/// Whether the server spoke before it was asked. hyper has a kind for that, and no name: it is what is left when the innermost
+/// error is of no other kind.
+fn is_unasked(error: &hyper::Error) -> bool {
+    let innermost = chain(error).last().and_then(|error| error.downcast_ref::<hyper::Error>());
+    innermost
+        .is_some_and(|error| !error.is_canceled() && !error.is_closed() && !error.is_incomplete_message())
 }
 
 /// The innermost error, as text.

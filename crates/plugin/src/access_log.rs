@@ -6,6 +6,7 @@
 
 mod buffers;
 mod json;
+pub mod reason;
 mod settings;
 mod sink;
 mod time;

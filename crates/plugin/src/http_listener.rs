@@ -44,6 +44,12 @@ pub enum HttpProtocol {
     Http2,
 }
 
+/// The names of the protocols that a listener with TLS offers, the preferred one first.
+pub fn alpn(http1: bool, http2: bool) -> Vec<&'static str> {
+    let offered = [("h2", http2), ("http/1.1", http1)];
+    offered.iter().filter(|(_, is_offered)| *is_offered).map(|(name, _)| *name).collect()
+}
+
 /// Networks of trusted proxies.
 pub fn networks(pointer: &str, texts: &[String], mistakes: &mut Vec<SettingsMistake>) -> Vec<IpNet> {
     let mut networks = Vec::new();

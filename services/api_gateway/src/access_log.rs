@@ -17,10 +17,10 @@ use plugin::{Peer, RefusedHead, TlsSession};
 use types::ServiceName;
 
 use crate::listeners::Arrival;
-use crate::reason::{Reason, of_code};
 use crate::table::Way;
 use crate::trace::TraceId;
 use line::Line;
+use plugin::access_log::reason::{Reason, of_code};
 
 /// A request, as far as the log shows it.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use plugin::client_addr::client_addr;
 use tokio::time::Instant;
 use types::{ErrorKind, Problem};
 
-use crate::gateway::{Call, Gateway, Refused, cut, no_literal_dots};
+use crate::gateway::{Call, Gateway, Refused, cut};
 use crate::keys::KeyError;
 use crate::path::{has_encoded_slash, joined};
 use crate::places::{Place, Places};
@@ -224,7 +224,7 @@ fn check_path(way: &Way, path: &str) -> Result<(), Problem> {
             let has_base_path = replaces || urls.iter().any(|url| !url.path().is_empty());
             no_dot_segments(path, has_base_path).map_err(DotSegments::to_problem)?;
         }
-        Target::Service(..) => no_literal_dots(path)?,
+        Target::Service(..) => head::no_literal_dots(path)?,
         Target::Redirect(_) | Target::Answer { .. } => {}
     }
     if way.refuses_slashes && has_encoded_slash(path) {

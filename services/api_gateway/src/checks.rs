@@ -2,7 +2,8 @@
 //!
 //! A route without them has probes instead, which only notice that it is dead.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
 use mesh::BaseUrl;
@@ -21,19 +22,27 @@ const NAMED: usize = 3;
 
 /// The routes that have checks.
 #[derive(Debug)]
-pub(crate) struct Checks(Vec<CheckedRoute>);
+pub(crate) struct Checks {
+    routes: Vec<CheckedRoute>,
+    /// Whether others have taken their place.
+    is_over: Arc<AtomicBool>,
+}
 
 #[derive(Debug)]
 struct CheckedRoute {
     label: String,
     checking: Checking,
     addresses: Vec<(BaseUrl, Mutex<Checked>)>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Checks {
     /// The checks of a table. Every address counts as up until its first check, unless a route of the same name had checks
-    /// before that found it down.
+    /// before that found it down. Those from before find nothing any more.
     pub(crate) fn new(table: &RouteTable, before: Option<&Self>) -> Self {
+        if let Some(before) = before {
+            before.end();
+        }
         // An address may be known from an earlier table whose route had checks.
         let unchecked = table.ways().iter().filter(|way| way.check.is_none());
         unchecked.flat_map(Way::addresses).for_each(|url| url.checked(None));
@@ -41,33 +50,43 @@ impl Checks {
             let found = before.and_then(|before| before.found(label, url));
             Mutex::new(found.unwrap_or_default())
         };
+        let is_over = Arc::<AtomicBool>::default();
         let routes = table.ways().iter().filter_map(|way| {
             Some(CheckedRoute {
+                is_over: Arc::clone(&is_over),
                 label: way.label.clone(),
                 checking: way.check.clone()?,
                 addresses: way.addresses().iter().map(|url| (url.clone(), known(&way.label, url))).collect(),
             })
         });
-        Self(routes.collect())
+        Self { routes: routes.collect(), is_over }
+    }
+
+    /// Returns once no check that is under way can change what is known of an address.
+    fn end(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        for (_, checked) in self.routes.iter().flat_map(|route| &route.addresses) {
+            drop(lock(checked));
+        }
     }
 
     /// What the checks of a route have found about an address.
     fn found(&self, label: &str, url: &BaseUrl) -> Option<Checked> {
-        let route = self.0.iter().find(|route| route.label == label)?;
+        let route = self.routes.iter().find(|route| route.label == label)?;
         let (_, checked) = route.addresses.iter().find(|(known, _)| known.has_same_target(url))?;
-        Some(checked.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(lock(checked).clone())
     }
 
     /// Checks until `stopping`.
     pub(crate) async fn run(self: Arc<Self>, stopping: CancellationToken) {
-        if !self.0.is_empty() {
-            stopping.run_until_cancelled(join_all(self.0.iter().map(CheckedRoute::run))).await;
+        if !self.routes.is_empty() {
+            stopping.run_until_cancelled(join_all(self.routes.iter().map(CheckedRoute::run))).await;
         }
     }
 
     /// Degraded while no address of some route is up.
     pub(crate) fn health(&self) -> Health {
-        let dead: Vec<_> = self.0.iter().filter_map(CheckedRoute::trouble).collect();
+        let dead: Vec<_> = self.routes.iter().filter_map(CheckedRoute::trouble).collect();
         if dead.is_empty() {
             return Health::Ready;
         }
@@ -99,7 +118,10 @@ impl CheckedRoute {
         let Some((url, checked)) = usize::try_from(id).ok().and_then(|at| self.addresses.get(at)) else {
             return;
         };
-        let mut checked = checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = lock(checked);
+        if self.is_over.load(Ordering::SeqCst) {
+            return;
+        }
         let has_changed = checked.observe(result, &self.checking);
         if checked.is_up() {
             url.checked(None);
@@ -122,5 +144,35 @@ impl CheckedRoute {
             .collect();
         let causes = down?.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
         Some(format!("the checks of every address of route {} fail: {causes}", self.label))
+    }
+}
+
+fn lock(checked: &Mutex<Checked>) -> MutexGuard<'_, Checked> {
+    checked.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn a_check_that_ends_after_checks_were_removed_takes_nothing_out() {
+        let table = |route: serde_json::Value| {
+            let settings = serde_json::json!({ "listen": "127.0.0.1:0", "routes": [route] });
+            plugin::check_settings(&settings, Settings::check).unwrap().table
+        };
+        let url = "http://127.0.0.1:1";
+        let checks =
+            Checks::new(&table(serde_json::json!({"prefix": "/a", "to": [url], "check": {"tcp": {}}})), None);
+        let address = checks.routes[0].addresses[0].0.clone();
+        checks.routes[0].found(0, Err("refuses connections".to_owned()));
+        assert!(address.is_down());
+        let without = Checks::new(&table(serde_json::json!({"prefix": "/a", "to": [url]})), Some(&checks));
+        assert!(without.routes.is_empty());
+        // As the new table does for an address that it takes over.
+        address.checked(None);
+        checks.routes[0].found(0, Err("refuses connections".to_owned()));
+        assert!(!address.is_down());
     }
 }

@@ -15,9 +15,10 @@ use http_body::Body;
 use ipnet::IpNet;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
 use mesh::{Deadline, Mesh, MeshBody, MeshError, Options};
+use plugin::access_log::reason::of_code;
 use plugin::http::{Guard, ProblemCode};
 use plugin::proxy_protocol::is_trusted;
-use plugin::{InFlight, Peer, TlsSession};
+use plugin::{CountedBody, InFlight, Peer, TlsSession};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,10 +31,10 @@ use crate::explain::{self, Example};
 use crate::grpc;
 use crate::host::{MAX_NAME, name_of};
 use crate::listeners::{Arrival, ListenerId};
-use crate::measured::{Received, Sent};
-use crate::path::{behind, first_segment, has_literal_dots};
+use crate::measured::Sent;
+use crate::path::{behind, first_segment};
 use crate::probes::Probes;
-use crate::reason::{of_code, refusal_of};
+use crate::reason::refusal_of;
 use crate::route_body::RouteBody;
 use crate::rule::{Asked, Scheme};
 use crate::table::{Destination, RouteTable, Target};
@@ -89,7 +90,7 @@ impl Gateway {
         // Once the listener drains, every answer closes its connection.
         let in_flight = arrival.as_ref().map_or(&self.in_flight, |arrival| &arrival.in_flight);
         let mut ticket = Ticket::new(in_flight.enter(), &parts.method, traffic, logged);
-        let (body, bytes) = Received::new(body);
+        let (body, bytes) = CountedBody::new(body);
         ticket.receives(bytes);
         let is_head = parts.method == Method::HEAD;
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
@@ -109,7 +110,7 @@ impl Gateway {
         let mut answer = match self.pass_on(parts, body, peer, &id, &mut ticket).await {
             Ok(answer) => {
                 ticket.answered(answer.status());
-                let mut answer = answer.map(|body| AnyBody::new(Sent::new(body, ticket)));
+                let mut answer = answer.map(|body| AnyBody::new(Sent::new(body, ticket, is_head)));
                 answer.headers_mut().entry(REQUEST_ID).or_insert(id);
                 return closing(answer, in_flight);
             }
@@ -180,7 +181,7 @@ impl Gateway {
                 if self.is_known(&service) {
                     self.guard.check(&parts)?;
                 }
-                no_literal_dots(parts.uri.path())?;
+                head::no_literal_dots(parts.uri.path())?;
                 let len = 1 + first_segment(parts.uri.path()).len();
                 head::strip_browser(&mut parts.headers);
                 cut(&mut parts.uri, len);
@@ -386,13 +387,4 @@ fn scheme_of(head: &Parts) -> Scheme {
         None => head.extensions.get::<TlsSession>().is_some(),
     };
     if is_https { Scheme::Https } else { Scheme::Http }
-}
-
-/// Refuses a literal `.` or `..` in a path to a service: only an attacker leaves one there.
-pub(crate) fn no_literal_dots(path: &str) -> Result<(), Problem> {
-    if !has_literal_dots(path) {
-        return Ok(());
-    }
-    let problem = Problem::new(ErrorKind::Invalid, "bad-path", "the path has a segment `.` or `..`");
-    Err(problem.hint("send the path that is meant; in a key, write a dot as `%2E`"))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ipnet::IpNet;
 use plugin::access_log::AccessLog;
+use plugin::http_listener::alpn;
 use plugin::{
     Context, CoreListener, DrainingListener, Health, InFlight, ListenerMeters, Protocols, ServeLimits,
     ServiceError, Tls,
@@ -87,9 +88,7 @@ pub(crate) async fn open(cx: &Context, plans: Vec<ListenerPlan>) -> Result<Vec<O
     }
     for listener in opened.iter_mut().filter(|listener| listener.plan.is_tls()) {
         let plan = &listener.plan;
-        let offered = [("h2", plan.http2), ("http/1.1", plan.http1)];
-        let alpn: Vec<_> =
-            offered.iter().filter(|(_, is_offered)| *is_offered).map(|(name, _)| *name).collect();
+        let alpn = alpn(plan.http1, plan.http2);
         listener.tls = Some(Tls::open(&plan.name, plan.certificates.clone(), &alpn).await?);
     }
     Ok(opened)
@@ -138,18 +137,6 @@ impl Running {
         let service = routes::on_listener(live.clone(), Arc::clone(&arrival), log.clone());
         let in_flight = arrival.in_flight.clone();
         let listener = DrainingListener::named(cx, &plan.name, socket, in_flight, limits, protocols, service);
-        if let Some(tls) = tls.clone() {
-            let (shutdown, stopping) = (cx.shutdown.clone(), listener.draining());
-            cx.tasks.spawn("certificates", async move {
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => {}
-                    () = stopping.cancelled() => {}
-                    () = tls.watch() => {}
-                }
-                Ok(())
-            });
-        }
         Self { plan, address, arrival, tls, listener: Arc::new(listener) }
     }
 

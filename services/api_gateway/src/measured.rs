@@ -1,57 +1,15 @@
-//! The bodies of an exchange, whose bytes are counted, and whose end is the request's.
+//! The body of an answer: its bytes are counted, and its end is the request's.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use mesh::MeshBodyError;
 
-use crate::reason::{Reason, UPSTREAM_RESET, UPSTREAM_TIMEOUT};
 use crate::route_body::{RouteBody, RouteBodyError};
 use crate::ticket::Ticket;
-
-/// The body of a request whose bytes are counted.
-pub(crate) struct Received<B> {
-    body: B,
-    bytes: Option<Arc<AtomicU64>>,
-}
-
-impl<B: Body> Received<B> {
-    /// The body, and its count; an empty body has none.
-    pub(crate) fn new(body: B) -> (Self, Option<Arc<AtomicU64>>) {
-        let bytes = (!body.is_end_stream()).then(Arc::default);
-        (Self { body, bytes: bytes.clone() }, bytes)
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let (Poll::Ready(Some(Ok(frame))), Some(bytes)) = (&polled, &self.bytes)
-            && let Some(data) = frame.data_ref()
-        {
-            bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
+use plugin::access_log::reason::{Reason, UPSTREAM_RESET, UPSTREAM_TIMEOUT};
 
 /// The body of an answer. The request ends with it.
 pub(crate) struct Sent {
@@ -61,8 +19,12 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    pub(crate) fn new(body: RouteBody, ticket: Ticket) -> Self {
+    /// `is_head`: the request was HEAD, so nobody reads the body.
+    pub(crate) fn new(body: RouteBody, ticket: Ticket, is_head: bool) -> Self {
         let mut sent = Self { body, ticket: Some(ticket) };
+        if is_head {
+            sent.ended(None);
+        }
         sent.end_if_ended();
         sent
     }

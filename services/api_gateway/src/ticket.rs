@@ -11,9 +11,9 @@ use types::ServiceName;
 
 use crate::access_log::{End, Logged};
 use crate::places::Place;
-use crate::reason::{CLIENT_GONE, DRAINED, Reason};
 use crate::table::Way;
 use crate::traffic::{Ended, ListenerTraffic, RouteCounts, method};
+use plugin::access_log::reason::{CLIENT_GONE, DRAINED, Reason};
 
 /// The status of a request whose client left before it was answered, as in nginx.
 const CLIENT_LEFT: u16 = 499;

@@ -20,6 +20,7 @@ use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
 use mesh::{AffinityKey, Mesh, MeshBody, Options, Turns};
 use plugin::client_addr::client_addr;
 use plugin::http::Guard;
+use plugin::http_listener::alpn;
 use plugin::proxy_protocol::is_trusted;
 use plugin::{
     AcceptLimits, Context, CoreListener, DrainingListener, InFlight, Peer, Protocols, ServeLimits,
@@ -106,11 +107,9 @@ pub(crate) async fn protocols(
     plan: &HttpPlan,
     proxies: Option<Vec<IpNet>>,
 ) -> Result<Protocols, ServiceError> {
-    let offered = [("h2", plan.http2), ("http/1.1", plan.http1)];
-    let alpn: Vec<_> = offered.iter().filter(|(_, is_offered)| *is_offered).map(|(name, _)| *name).collect();
     let tls = match plan.certificates.is_empty() {
         true => None,
-        false => Some(Tls::open(name, plan.certificates.clone(), &alpn).await?),
+        false => Some(Tls::open(name, plan.certificates.clone(), &alpn(plan.http1, plan.http2)).await?),
     };
     Ok(Protocols { http1: plan.http1, http2: plan.http2, tls, proxies, ..Protocols::default() })
 }
@@ -125,23 +124,11 @@ pub(crate) fn serve(
     protocols: Protocols,
 ) -> DrainingListener {
     let AcceptLimits { connections, grace } = accepting;
-    let limits = ServeLimits { connections, grace, node: Some(cx.node.clone()), ..ServeLimits::default() };
+    let node = Some(cx.node.clone());
+    let limits = ServeLimits { connections, grace, node, ..ServeLimits::of_service_listener() };
     let service = service(Arc::clone(listener), Arc::clone(front));
     let in_flight = front.in_flight.clone();
-    let running = DrainingListener::named(cx, &listener.name, socket, in_flight, limits, protocols, service);
-    if let Some(tls) = front.tls.clone() {
-        let (shutdown, stopping) = (cx.shutdown.clone(), running.draining());
-        cx.tasks.spawn("certificates", async move {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => {}
-                () = stopping.cancelled() => {}
-                () = tls.watch() => {}
-            }
-            Ok(())
-        });
-    }
-    running
+    DrainingListener::named(cx, &listener.name, socket, in_flight, limits, protocols, service)
 }
 
 /// A listener as a service.
@@ -219,7 +206,7 @@ async fn pass_on(
     let host = asked_host(&parts).map(ToOwned::to_owned);
     if let Some((_, guard)) = &front.service {
         guard.check(&parts)?;
-        no_literal_dots(parts.uri.path())?;
+        head::no_literal_dots(parts.uri.path())?;
         head::strip_browser(&mut parts.headers);
     }
     let key = client.map(ClientKey::from);
@@ -245,8 +232,12 @@ async fn pass_on(
 
     let scheme = if parts.extensions.get::<TlsSession>().is_some() { "https" } else { "http" };
     head::add(&mut parts.headers, &Added { peer, scheme, host: host.as_deref(), prefix: "", id });
-    let mut options =
-        Options { balance: balance(listener.forward.load().balance, front, key), ..Options::default() };
+    let trail = exchange.trail();
+    let mut options = Options {
+        balance: balance(listener.forward.load().balance, front, key),
+        trail: trail.as_ref(),
+        ..Options::default()
+    };
     let sent = match (&front.service, addresses) {
         (None, Some(addresses)) => {
             // The backend sees the host that the client asked for.
@@ -310,13 +301,4 @@ fn problem(refusal: Refusal, listener: &Listener) -> Problem {
                 .hint("the service's `backends` show the state of each one")
         }
     }
-}
-
-/// Refuses a literal `.` or `..` in a path to a service: only an attacker leaves one there.
-fn no_literal_dots(path: &str) -> Result<(), Problem> {
-    if !path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Ok(());
-    }
-    let problem = Problem::new(ErrorKind::Invalid, "bad-path", "the path has a segment `.` or `..`");
-    Err(problem.hint("send the path that is meant; in a key, write a dot as `%2E`"))
 }

@@ -265,9 +265,10 @@ impl Pool {
 
     /// Takes the result of a check.
     pub(crate) fn checked(&self, id: u64, result: Result<(), String>) {
+        let mut state = self.lock();
+        // Under the lock: new settings without checks forget what checks have found, after they are in place.
         let forward = self.forward.load();
         let Some(checking) = &forward.check else { return };
-        let mut state = self.lock();
         let Some(slot) = state.slots.iter_mut().find(|slot| slot.id == id) else { return };
         if !slot.checked.observe(result, checking) {
             return;

@@ -18,7 +18,8 @@ use types::KeyHash;
 
 use crate::moves::ledger::{self, Key, ReadCheck};
 use crate::progress::progress;
-use crate::stats::millis;
+use crate::rows::{Row, Target};
+use crate::stats::{Summary, millis};
 use crate::wire::{Answer, Connection, Protocol};
 
 /// The number of keys of each writer.
@@ -58,6 +59,23 @@ pub(crate) struct Outcome {
     /// The longest time without an acknowledged write to the moving shard in each stage, in milliseconds.
     pub(crate) silences: Vec<f64>,
     pub(crate) failures: Vec<Failure>,
+}
+
+impl Outcome {
+    /// What must never happen, each with the target 0.
+    pub(crate) fn violations(&self, nodes: usize) -> [Row; 3] {
+        let exact = |count: u64| Summary::of(&[f64::from(u32::try_from(count).unwrap_or(u32::MAX))]);
+        let none = |what: String, unit, count| {
+            Row::new(what, nodes, unit).ours(exact(count)).target(Target::Max(0.0))
+        };
+        let (puts, gets) = (self.puts.len(), self.gets.len());
+        let (keys, acknowledged) = (self.keys, self.acknowledged);
+        [
+            none(format!("failed of {puts} PUT and {gets} GET"), "requests", self.failed),
+            none(format!("stale of {gets} GET"), "requests", self.stale),
+            none(format!("lost of {keys} keys, {acknowledged} acknowledged PUT"), "keys", self.lost),
+        ]
+    }
 }
 
 #[derive(Debug)]

@@ -46,9 +46,26 @@ pub fn no_dot_segments(path: &str, has_base_path: bool) -> Result<(), DotSegment
     Ok(())
 }
 
+/// Refuses a literal `.` or `..` in a path to a service: clients remove these before they send a path, so only an attacker
+/// leaves one there.
+pub fn no_literal_dots(path: &str) -> Result<(), Problem> {
+    if !path.contains("/.") || !path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Ok(());
+    }
+    let problem = Problem::new(ErrorKind::Invalid, "bad-path", "the path has a segment `.` or `..`");
+    Err(problem.hint("send the path that is meant; in a key, write a dot as `%2E`"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_literal_dot_segment_is_refused_and_an_encoded_one_is_a_key() {
+        for (path, has) in [("/a/../b", true), ("/a/.", true), ("/a/.b", false), ("/a/%2e%2e", false)] {
+            assert_eq!(no_literal_dots(path).is_err(), has, "{path}");
+        }
+    }
 
     #[test]
     fn dot_segments_are_found_in_every_spelling() {

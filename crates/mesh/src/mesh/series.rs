@@ -66,12 +66,22 @@ impl Mesh {
             let members = members.map(|(backend, url)| UpstreamMember::new(backend, url)).collect();
             merge(&mut all, UpstreamSeries { name: pool.name, read, panic: pool.panic, members });
         }
-        for route in self.0.counts.upstreams.routes() {
+        // The latest first. What a route shares with its predecessor is counted once.
+        let (mut counted, mut seen) = (Vec::<Arc<Upstream>>::new(), Vec::<BaseUrl>::new());
+        for route in self.0.counts.upstreams.routes().into_iter().rev() {
             let addresses = route.addresses().iter().map(|(url, weight)| (url, *weight));
             let pool = self.backends_of_route(route.name(), addresses);
-            let members = pool.backends.iter().zip(route.addresses());
+            let members = pool.backends.iter().zip(route.addresses()).filter(|(_, (url, _))| {
+                let is_new = !seen.iter().any(|known| known.is_same(url));
+                if is_new {
+                    seen.push(url.clone());
+                }
+                is_new
+            });
             let members = members.map(|(backend, (url, _))| UpstreamMember::new(backend, url)).collect();
-            let read = route.upstream().read();
+            let is_counted = counted.iter().any(|known| Arc::ptr_eq(known, route.upstream()));
+            let read = if is_counted { UpstreamRead::default() } else { route.upstream().read() };
+            counted.push(Arc::clone(route.upstream()));
             merge(&mut all, UpstreamSeries { name: pool.name, read, panic: false, members });
         }
         for (name, waiting) in self.0.counts.upstreams.waiting_for_vacant() {

@@ -102,7 +102,9 @@ impl Leased {
                 Ok(answer)
             }
             Err(error) => {
-                self.pool.forget(&self.origin, &self.kind);
+                if !is_of_stream(error.error()) {
+                    self.pool.forget(&self.origin, &self.kind);
+                }
                 Err(SendError::of(error))
             }
         }
@@ -166,11 +168,19 @@ impl SendError {
     }
 }
 
+/// Whether only one stream of a shared connection has failed, for instance because its body broke off.
+fn is_of_stream(error: &hyper::Error) -> bool {
+    h2_cause(error).is_some_and(h2::Error::is_reset)
+}
+
 /// Whether a server has declared over HTTP/2 that it did not process the request (RFC 9113, section 8.7). h2 reports a GOAWAY of
 /// the server only for streams above the last one that the server names.
 fn is_refused(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
+    h2_cause(error).is_some_and(|cause| {
         cause.is_remote() && (cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
     })
+}
+
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref()
 }

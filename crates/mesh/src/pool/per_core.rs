@@ -173,8 +173,10 @@ impl PerCore {
             }
             Opened::Http2(shared) => {
                 let mut state = self.state();
-                state.of(origin).shared.push(shared);
-                self.keep_sweeping(&mut state);
+                let connections = state.of(origin);
+                connections.shared.push(shared);
+                connections.speaks_http1 = false;
+                self.keep_sweeping(state);
                 None
             }
         }
@@ -196,8 +198,7 @@ impl PerCore {
         }
         let most = self.settings.most_idle;
         let oldest = state.of(origin).idle.put(sender, idle, most, Instant::now());
-        self.keep_sweeping(&mut state);
-        drop(state);
+        self.keep_sweeping(state);
         drop(oldest);
     }
 
@@ -230,11 +231,12 @@ impl PerCore {
     }
 
     /// Has a task close the connections that have been idle for too long, until there are none.
-    fn keep_sweeping(self: &Arc<Self>, state: &mut State) {
-        if !state.is_swept {
-            state.is_swept = true;
-            let sweeper = Sweeper(Arc::downgrade(self));
-            TokioExecutor::new().execute(sweeper.run());
+    fn keep_sweeping(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let was_swept = std::mem::replace(&mut state.is_swept, true);
+        // A runtime that is ending drops the task at once, and that takes the lock.
+        drop(state);
+        if !was_swept {
+            TokioExecutor::new().execute(Sweeper(Arc::downgrade(self)).run());
         }
     }
 
@@ -246,9 +248,9 @@ impl PerCore {
         state.origins.retain(|_, connections| {
             over.extend(connections.idle.expire(now));
             connections.shared.retain(|shared| !shared.is_over(idle, now));
-            !connections.is_empty()
+            !connections.is_empty() || connections.speaks_http1
         });
-        let is_left = !state.origins.is_empty();
+        let is_left = state.origins.values().any(|connections| !connections.is_empty());
         state.is_swept = is_left;
         is_left
     }

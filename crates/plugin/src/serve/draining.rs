@@ -129,7 +129,8 @@ impl DrainingListener {
         this
     }
 
-    /// The same on the cores, with the protocols of a named listener.
+    /// The same on the cores, with the protocols of a named listener. Its certificates are read again when they change, until
+    /// it drains.
     pub fn named<S>(
         cx: &Context,
         name: &str,
@@ -144,6 +145,18 @@ impl DrainingListener {
         S::Future: Send,
     {
         let this = Self::new(cx, name.to_owned(), in_flight);
+        if let Some(tls) = protocols.tls.clone() {
+            let (shutdown, draining) = (cx.shutdown.clone(), this.draining());
+            cx.tasks.spawn("certificates", async move {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => {}
+                    () = draining.cancelled() => {}
+                    () = tls.watch() => {}
+                }
+                Ok(())
+            });
+        }
         let shared = Shared::new(limits, protocols);
         let sockets = listener.into_sockets();
         let acceptor = shared.acceptor(sockets.len());

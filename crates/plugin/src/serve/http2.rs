@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use futures_util::TryFutureExt;
 use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
-use http::header::{CONNECTION, COOKIE, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh::head::{HeadError, is_about_all, refuse};
@@ -179,17 +179,32 @@ where
         };
         keep_path(&mut head.uri);
         client.sign(&mut head);
+        let is_head = head.method == Method::HEAD;
         let answering = match own {
             Some(own) => Either::Left(ready(Ok(own))),
             None => Either::Right(service.clone().oneshot(Request::from_parts(head, Body::new(body)))),
         };
-        answering.map_ok(|answer| {
+        answering.map_ok(move |mut answer| {
+            if is_head {
+                without_body(&mut answer);
+            }
             let mut answer = answer.map(watched);
             // It speaks of the connection, which is not how HTTP/2 closes one.
             answer.headers_mut().remove(CONNECTION);
             answer
         })
     })
+}
+
+/// Leaves only the head of an answer to HEAD. hyper does that for HTTP/1.1 alone.
+fn without_body(answer: &mut Response<Body>) {
+    if answer.body().is_end_stream() {
+        return;
+    }
+    if let Some(len) = answer.body().size_hint().exact() {
+        answer.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| len.into());
+    }
+    *answer.body_mut() = Body::empty();
 }
 
 /// Joins the pieces into which HTTP/2 may cut cookies (RFC 9113, section 8.2.3).

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 /// How many idle connections are noted in one search for the one that has been idle longest.
 const NOTED: usize = 64;
+/// How many times longer a connection waits for a place while none is idle.
+const SELDOM: u32 = 20;
 
 /// What a connection has to do. Bits, since it may be several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,14 +136,15 @@ impl Slots {
             if let Some(slot) = self.enter(core) {
                 return slot;
             }
-            self.make_room();
+            // While none is idle, the end of one is what counts: all of them are looked at less often.
+            let patience = if self.make_room() { patience } else { patience * SELDOM };
             // Another core may be woken in place of this one.
             let _ = tokio::time::timeout(patience, self.freed.notified()).await;
         }
     }
 
-    /// Orders the connection that has been idle longest to close.
-    fn make_room(&self) {
+    /// Orders the connection that has been idle longest to close. Returns whether there is one.
+    fn make_room(&self) -> bool {
         let mut noted = locked(&self.noted);
         for is_fresh in [false, true] {
             if is_fresh {
@@ -150,10 +153,11 @@ impl Slots {
             while let Some((since, state)) = noted.pop_front() {
                 if state.idle_since.load(Ordering::Acquire) == since {
                     state.order(Order::MakeRoom);
-                    return;
+                    return true;
                 }
             }
         }
+        false
     }
 
     /// The connections that have been idle longest and were not ordered to go yet.
@@ -336,7 +340,7 @@ mod tests {
         }
         assert!(!third.is_finished());
         first.activity.idle();
-        tokio::time::sleep(patience * 2).await;
+        tokio::time::sleep(patience * SELDOM * 2).await;
         assert!(first.activity.makes_room() && !second.activity.has(Order::MakeRoom));
         drop(first);
         let _third = third.await.unwrap();

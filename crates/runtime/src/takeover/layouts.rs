@@ -42,9 +42,10 @@ pub(crate) async fn keep(
         let noted = gossiped(&view.borrow(), &announced.borrow());
         let is_read = match timeout(LIMIT, read(&cluster_store, &before)).await {
             Ok(Ok(read)) => {
-                announce(&cluster, &news(&read, &before, &noted)).await;
+                let news = news(&read, &before, &noted);
                 replace(&known, layouts(&read, &registry));
                 replace(&catalog, read);
+                announce(&cluster, &news).await;
                 true
             }
             Ok(Err(why)) => {
@@ -70,6 +71,7 @@ pub(crate) async fn keep(
             is_open = async {
                 let nothing = Announced::new();
                 tokio::select! {
+                    biased;
                     seen = view.wait_for(|view| is_newer(gossiped(view, &nothing))) => seen.is_ok(),
                     heard = announced.wait_for(|announced| is_newer(announced.clone())) => heard.is_ok(),
                 }

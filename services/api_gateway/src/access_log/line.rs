@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::reason::Reason;
 use crate::trace::TraceId;
 use http::StatusCode;
+use plugin::access_log::reason::Reason;
 use plugin::access_log::{JsonLine, LogFormat, common_time, rfc_3339};
 
 /// What a line shows.

@@ -61,6 +61,19 @@ async fn each_request_is_a_line_without_credentials() {
 }
 
 #[tokio::test]
+async fn an_answer_to_head_is_no_client_that_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let routes = json!([{"path": "/up", "answer": {"body": "ok"}}]);
+    let settings = json!({"listen": "127.0.0.1:0", "routes": routes, "access_log": {"to": path}});
+    let gateway = Running::with(settings, Vec::new()).await;
+    gateway.raw("HEAD /up HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let object: Value = serde_json::from_str(&lines(&path, 1).await[0]).unwrap();
+    assert_eq!((&object["status"], &object["reason"]), (&json!(200), &Value::Null), "{object}");
+    assert_eq!(object["bytes_out"], 0);
+}
+
+#[tokio::test]
 async fn a_client_that_left_is_logged_as_499() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");

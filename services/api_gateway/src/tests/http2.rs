@@ -60,6 +60,24 @@ async fn http_2_is_spoken_by_prior_knowledge_and_over_tls() {
 }
 
 #[tokio::test]
+async fn an_answer_to_head_has_no_body_and_says_how_long_it_would_be() {
+    let routes = json!([{"path": "/up", "answer": {"body": "ok"}}]);
+    let gateway = Running::with(json!({"listen": "127.0.0.1:0", "routes": routes}), Vec::new()).await;
+    let mut tasks = JoinSet::new();
+    let stream = TcpStream::connect(gateway.addr).await.unwrap();
+    let mut sender = client(stream, &mut tasks).await;
+    for (path, status) in [("/up", 200), ("/none", 404), ("/", 200)] {
+        let request = Request::head(format!("http://shop.example{path}")).body(Full::default()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        let length = answer.headers()["content-length"].to_str().unwrap().parse::<u64>().unwrap();
+        assert!(length > 1, "{path}");
+        // The stream ends well, and so does its connection.
+        assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_listener_offers_only_its_protocols() {
     let upstream = Upstream::serving(reflecting).await;
     let listeners = json!([

@@ -1,29 +1,25 @@
 //! A request and its answer: what they hold, what is counted of them, and their line in the access log.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http::{Method, Response, StatusCode};
 use mesh::head::asked_host;
+use mesh::{RetryReason, Traced, Trail};
+use plugin::access_log::reason::{CLIENT_GONE, DRAINED, Reason, UPSTREAM_RESET, of_code};
 use plugin::access_log::{JsonLine, rfc_3339};
 use plugin::http::ProblemCode;
-use plugin::{BodyEnd, GaugeGuard, InFlightGuard, Peer, TlsSession, on_end};
+use plugin::{BodyEnd, CountedBody, GaugeGuard, InFlightGuard, Peer, TlsSession, on_end};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use types::api;
+use types::ServiceName;
 
 use crate::client::ClientGuard;
 use crate::listener::Listener;
-
-const NODE: HeaderName = HeaderName::from_static(api::NODE);
 
 /// The status of a request whose client left before it was answered, as in nginx.
 const CLIENT_LEFT: u16 = 499;
@@ -34,7 +30,9 @@ pub(crate) struct Exchange {
     listener: Arc<Listener>,
     began: Instant,
     status: Option<StatusCode>,
-    bytes_in: Arc<AtomicU64>,
+    is_head: bool,
+    /// None for a request without a body.
+    bytes_in: Option<Arc<AtomicU64>>,
     bytes_out: Arc<AtomicU64>,
     /// What only the log needs; none while that is off.
     line: Option<Box<Line>>,
@@ -42,7 +40,7 @@ pub(crate) struct Exchange {
     pub(crate) client: Option<ClientGuard>,
     /// The place among the requests that are forwarded.
     pub(crate) permit: Option<(OwnedSemaphorePermit, GaugeGuard)>,
-    _in_flight: InFlightGuard,
+    in_flight: InFlightGuard,
 }
 
 /// What a line of the log shows besides counts.
@@ -59,8 +57,9 @@ struct Line {
     path: String,
     service: Option<String>,
     queued: Option<Duration>,
-    member: Option<String>,
-    reason: Option<String>,
+    /// What the mesh did.
+    trail: Trail,
+    reason: Option<Reason>,
     request_id: Option<String>,
 }
 
@@ -86,7 +85,7 @@ impl Exchange {
                 path: head.uri.path_and_query().map_or("", |path| path.as_str()).to_owned(),
                 service: listener.pools.first().and_then(|pool| pool.service()),
                 queued: None,
-                member: None,
+                trail: Trail::default(),
                 reason: None,
                 request_id: None,
             })
@@ -95,12 +94,13 @@ impl Exchange {
             listener: Arc::clone(listener),
             began: Instant::now(),
             status: None,
-            bytes_in: Arc::default(),
+            is_head: head.method == Method::HEAD,
+            bytes_in: None,
             bytes_out: Arc::default(),
             line,
             client: None,
             permit: None,
-            _in_flight: in_flight,
+            in_flight,
         }
     }
 
@@ -112,18 +112,22 @@ impl Exchange {
     }
 
     /// The service whose API is the target.
-    pub(crate) fn service(&mut self, service: &types::ServiceName) {
+    pub(crate) fn service(&mut self, service: &ServiceName) {
         if let Some(line) = &mut self.line {
             line.service = Some(service.to_string());
         }
     }
 
+    /// Where the mesh notes what happens to it, if that is logged.
+    pub(crate) fn trail(&self) -> Option<Trail> {
+        self.line.as_ref().map(|line| line.trail.clone())
+    }
+
     /// The body of the request, counted.
-    pub(crate) fn counted(&self, body: Body) -> Body {
-        if body.is_end_stream() {
-            return body;
-        }
-        Body::new(Counted { body, bytes: Arc::clone(&self.bytes_in) })
+    pub(crate) fn counted(&mut self, body: Body) -> Body {
+        let (body, bytes) = CountedBody::new(body);
+        self.bytes_in = bytes;
+        Body::new(body)
     }
 
     /// The answer. The exchange ends with its body.
@@ -132,45 +136,55 @@ impl Exchange {
         if let Some(line) = &mut self.line {
             let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
             line.request_id = text(mesh::head::REQUEST_ID).map(ToOwned::to_owned);
-            match answer.extensions().get::<ProblemCode>() {
-                // The balancer itself answers.
-                Some(ProblemCode(code)) => line.reason = Some(code.clone()),
-                None => line.member = text(NODE).map(ToOwned::to_owned),
-            }
+            // The balancer itself answers.
+            line.reason = answer.extensions().get::<ProblemCode>().map(|code| of_code(&code.0));
         }
         let bytes = Arc::clone(&self.bytes_out);
         answer.map(|body| {
             let ended = move |end| {
-                if let Some(line) = &mut self.line {
-                    match end {
-                        BodyEnd::Whole => {}
-                        BodyEnd::Broken => line.reason = Some("upstream-reset".to_owned()),
-                        BodyEnd::Dropped => line.reason = Some("client-gone".to_owned()),
-                    }
-                }
+                self.ended(end);
                 drop(self);
             };
-            Body::new(on_end(Counted { body, bytes }, ended))
+            Body::new(on_end(CountedBody::into_count(body, &bytes), ended))
         })
+    }
+
+    fn ended(&mut self, end: BodyEnd) {
+        let reason = match end {
+            BodyEnd::Whole => return,
+            // Nobody reads the body of an answer to HEAD.
+            BodyEnd::Dropped if self.is_head => return,
+            BodyEnd::Broken => UPSTREAM_RESET,
+            BodyEnd::Dropped => self.left(),
+        };
+        if let Some(line) = &mut self.line {
+            line.reason = Some(reason);
+        }
+    }
+
+    /// Why nobody waits for the answer any more.
+    fn left(&self) -> Reason {
+        if self.in_flight.is_draining() { DRAINED } else { CLIENT_GONE }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let (received, sent) =
-            (self.bytes_in.load(Ordering::Relaxed), self.bytes_out.load(Ordering::Relaxed));
+        let received = self.bytes_in.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        let sent = self.bytes_out.load(Ordering::Relaxed);
         let meters = &self.listener.meters;
         meters.traffic.received.fetch_add(received, Ordering::Relaxed);
         meters.traffic.sent.fetch_add(sent, Ordering::Relaxed);
         meters.answered(self.status);
-        let Some(line) = &mut self.line else { return };
+        let Some(line) = &self.line else { return };
         let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
-        if self.status.is_none() {
-            line.reason = Some("client-gone".to_owned());
-        }
+        let reason = line.reason.clone().or_else(|| self.status.is_none().then(|| self.left()));
+        let Traced { member, attempts, retry_reason, queued, connect, first_byte, status: answered } =
+            line.trail.read();
+        let queued = queued.unwrap_or_default() + line.queued.unwrap_or_default();
         self.listener.log.append(|out| {
-            JsonLine::begin(out)
-                .plain("time", Some(rfc_3339(line.time)))
+            let mut json = JsonLine::begin(out);
+            json.plain("time", Some(rfc_3339(line.time)))
                 .text("listener", Some(&self.listener.name))
                 .plain("client_ip", line.client)
                 .plain("peer", line.peer)
@@ -184,44 +198,21 @@ impl Drop for Exchange {
                 .number("bytes_in", received)
                 .number("bytes_out", sent)
                 .milliseconds("duration_ms", Some(self.began.elapsed()))
-                .milliseconds("queue_ms", line.queued)
+                .milliseconds("queue_ms", (!queued.is_zero()).then_some(queued))
+                .milliseconds("connect_ms", connect)
+                .milliseconds("upstream_ms", first_byte)
                 .text("service", line.service.as_deref())
-                .text("member", line.member.as_deref())
-                .text("reason", line.reason.as_deref())
+                .text("member", member.as_deref());
+            if let Some(status) = answered {
+                json.number("upstream_status", status.as_u16());
+            }
+            if attempts > 0 {
+                json.number("attempts", attempts);
+            }
+            json.text("retry_reason", retry_reason.map(RetryReason::as_str))
+                .text("reason", reason.as_deref())
                 .text("request_id", line.request_id.as_deref())
                 .end();
         });
-    }
-}
-
-/// A body whose bytes are counted.
-struct Counted {
-    body: Body,
-    bytes: Arc<AtomicU64>,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

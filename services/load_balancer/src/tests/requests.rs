@@ -390,11 +390,29 @@ async fn each_request_is_a_line_of_the_log() {
         ("status", json!(200)),
         ("bytes_in", json!(0)),
         ("bytes_out", json!(5)),
+        ("member", json!(upstream.addr)),
+        ("attempts", json!(1)),
+        ("upstream_status", json!(200)),
         ("reason", Value::Null),
     ] {
         assert_eq!(line[key], value, "{key} in {line}");
     }
     assert!(line["request_id"].is_string() && line["duration_ms"].is_number(), "{line}");
+}
+
+#[tokio::test]
+async fn the_reason_of_a_refusal_is_a_word_of_the_log_even_for_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let more = json!({"access_log": {"to": path}});
+    let listeners = json!([http(json!({"backends": [{"address": closed}]}), json!({}))]);
+    let running = Running::with_settings(listeners, more, Vec::new()).await;
+    ask(&running, "HEAD /", "").await;
+    let read = || std::fs::read_to_string(&path).unwrap_or_default();
+    eventually("there is a line", async || read().lines().count() == 1).await;
+    let line: Value = serde_json::from_str(&read()).unwrap();
+    assert_eq!((&line["status"], &line["reason"]), (&json!(502), &json!("connect_failed")), "{line}");
 }
 
 #[tokio::test]

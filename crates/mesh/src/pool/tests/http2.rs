@@ -194,6 +194,17 @@ async fn a_post_is_sent_again_only_if_the_server_declares_that_it_did_not_proces
 }
 
 #[tokio::test]
+async fn a_stream_that_fails_leaves_its_connection_to_the_others() {
+    let (upstream, _seen) = ending_the_second(Ending::Cancelled).await;
+    let (_view, mesh) = mesh([], Limits { attempts: 1, ..Limits::default() });
+    let url = h2c(&upstream);
+    ok(&mesh, &url).await;
+    mesh.send_to_any(std::slice::from_ref(&url), post()).await.unwrap_err();
+    ok(&mesh, &url).await;
+    assert_eq!(upstream.hits(), 1);
+}
+
+#[tokio::test]
 async fn every_request_is_answered_while_connections_go_away() {
     // Each connection takes a few requests and then says GOAWAY, as gRPC's MaxConnectionAge does.
     let upstream = Upstream::raw(|stream| async move {
