@@ -121,9 +121,15 @@ pub enum MeshError {
         /// Host and port, if the request was sent and not answered.
         address: Option<String>,
     },
-    /// The client closed its connection or sent a malformed body.
+    /// The client closed its connection or its stream.
     #[error("the body of the request ended early: {why}")]
     BodyAborted {
+        /// The cause.
+        why: String,
+    },
+    /// Correct the client: the chunks or trailers that it sent are none.
+    #[error("the body of the request is malformed: {why}")]
+    BodyMalformed {
         /// The cause.
         why: String,
     },
@@ -276,6 +282,11 @@ impl MeshError {
                 "it may have been acted on; look before you send it again, with more time",
             ),
             Self::BodyAborted { .. } => (ErrorKind::Invalid, "body-aborted", "send the whole body"),
+            Self::BodyMalformed { .. } => (
+                ErrorKind::Invalid,
+                "malformed-body",
+                "send chunks and trailers as RFC 9112, section 7.1, has them",
+            ),
             Self::BodyStalled { .. } => (ErrorKind::Invalid, "body-stalled", "send the body without pausing"),
             Self::Loop => {
                 (ErrorKind::Internal, "loop-detected", "look for a route that leads back to this gateway")
@@ -354,6 +365,7 @@ mod tests {
             (MeshError::DeadlinePassed { address: None }, 504, "deadline-passed"),
             (MeshError::DeadlinePassed { address: Some(address()) }, 504, "deadline-passed"),
             (MeshError::BodyAborted { why: why() }, 400, "body-aborted"),
+            (MeshError::BodyMalformed { why: why() }, 400, "malformed-body"),
             (MeshError::BodyStalled { limit }, 408, "body-stalled"),
             (MeshError::Loop, 508, "loop-detected"),
             (MeshError::Malformed { why: why() }, 400, "malformed-request"),

@@ -18,6 +18,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::Instant;
 
 use crate::head;
+use crate::malformed::MalformedBody;
 
 /// The error type of bodies.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -69,7 +70,16 @@ enum Trailing {
 enum End {
     NotYet,
     Whole,
+    /// It broke off.
     Failed,
+    /// The client sent no valid body.
+    Malformed,
+}
+
+impl End {
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Malformed)
+    }
 }
 
 /// The progress of a request's body.
@@ -193,7 +203,7 @@ impl Upload {
             Self::Empty => true,
             Self::Streamed(state) => {
                 let state = lock(state);
-                state.room.is_some() && state.end != End::Failed
+                state.room.is_some() && !state.end.is_failure()
             }
         }
     }
@@ -205,7 +215,7 @@ impl Upload {
             Self::Streamed(state) => {
                 let state = lock(state);
                 let is_last = state.next >= state.kept.len() && state.source.size_hint().exact() == Some(0);
-                state.end != End::Failed && (state.has_ended() || is_last)
+                !state.end.is_failure() && (state.has_ended() || is_last)
             }
         }
     }
@@ -214,7 +224,15 @@ impl Upload {
     pub(crate) fn is_failed(&self) -> bool {
         match self {
             Self::Empty => false,
-            Self::Streamed(state) => lock(state).end == End::Failed,
+            Self::Streamed(state) => lock(state).end.is_failure(),
+        }
+    }
+
+    /// Whether the client sent a malformed body.
+    pub(crate) fn is_malformed(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Streamed(state) => lock(state).end == End::Malformed,
         }
     }
 
@@ -355,7 +373,10 @@ impl State {
                 return polled;
             }
             Poll::Ready(Some(Ok(frame))) => self.keep(frame),
-            Poll::Ready(Some(Err(_))) => self.end = End::Failed,
+            Poll::Ready(Some(Err(error))) => {
+                let is_malformed = MalformedBody::behind(&**error).is_some();
+                self.end = if is_malformed { End::Malformed } else { End::Failed };
+            }
             Poll::Ready(None) => self.end = End::Whole,
         }
         self.reader = None;

@@ -221,6 +221,9 @@ fn classify(error: &SendError, url: &BaseUrl, upload: &Upload) -> Failed {
         SendError::Connect(error) => error.to_string(),
         SendError::NotSent(error) | SendError::Sent(error) => root_cause(error),
     };
+    if upload.is_malformed() {
+        return Failed { failure: Failure::Aborted, error: MeshError::BodyMalformed { why } };
+    }
     if upload.is_failed() {
         return Failed { failure: Failure::Aborted, error: MeshError::BodyAborted { why } };
     }

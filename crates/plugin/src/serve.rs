@@ -13,6 +13,7 @@ mod hangup;
 mod http2;
 mod in_flight;
 mod link;
+mod malformed;
 mod meters;
 mod progress;
 mod refusal;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use futures_util::TryFutureExt;
 use futures_util::future::Either;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -504,8 +506,11 @@ where
         };
         let progress = progress.clone();
         // Not an `async` block: it would have room for all of these twice, and an idle connection keeps that.
-        answering.map_ok(move |answer| {
+        answering.map_ok(move |mut answer| {
             progress.answered();
+            if progress.is_broken() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             answer.map(|body| body::answer(body, progress))
         })
     })

@@ -308,7 +308,7 @@ async fn tunnels_are_refused() {
     let gateway = Running::with(json!({}), Vec::new()).await;
     let request = "CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\nconnection: close\r\n\r\n";
     let answer = gateway.raw(request).await;
-    assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
 }
 
 #[tokio::test]

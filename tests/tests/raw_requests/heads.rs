@@ -69,11 +69,11 @@ async fn a_request_line_has_one_meaning() -> anyhow::Result<()> {
                 BAD_METHOD,
             ),
             ("get", line("get /@@@/a HTTP/1.1"), at("get /@@@/a")),
-            ("CONNECT", line("CONNECT x:443 HTTP/1.1"), Right::Refused(&[405, 501], "no-tunnels")),
+            ("CONNECT", line("CONNECT x:443 HTTP/1.1"), Right::Refused(&[405], "no-tunnels")),
             (
                 "CONNECT with a body",
                 "CONNECT x:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello".to_owned(),
-                Right::Refused(&[405, 501], "no-tunnels"),
+                Right::Refused(&[405], "no-tunnels"),
             ),
             ("TRACE", line("TRACE /@@@/a HTTP/1.1"), Right::Refused(&[405], "no-trace")),
             ("TLS", "\u{16}\u{3}\u{1}\u{2}\u{1}\r\n\r\n".to_owned(), Right::Refused(&[400], "tls")),

@@ -179,8 +179,11 @@ async fn a_malformed_request_is_refused_alone() -> anyhow::Result<()> {
         ("path *", with("*", &[]), Right::Any),
         ("an empty path", with("", &[]), Right::Any),
         ("a path without a slash", with("a", &[]), Right::Any),
-        ("another host", with("/bad", &[("host", "y")]), Right::Status(&["400"])),
-        ("CONNECT", connect, Right::Status(&["405", "501"])),
+        ("another host", with("/bad", &[("host", "y")]), Right::Reset),
+        ("a value with a leading space", with("/bad", &[("a", " b")]), Right::Reset),
+        ("a value with a trailing tab", with("/bad", &[("a", "b\t")]), Right::Reset),
+        ("CONNECT", connect, Right::Status(&["405"])),
+        ("CONNECT without :authority", block(&[(":method", "CONNECT")]), Right::Reset),
         ("connection", with("/bad", &[("connection", "close")]), Right::Reset),
         ("upgrade", with("/bad", &[("upgrade", "websocket")]), Right::Reset),
         ("te: gzip", with("/bad", &[("te", "gzip")]), Right::Reset),
@@ -196,7 +199,7 @@ async fn a_malformed_request_is_refused_alone() -> anyhow::Result<()> {
             exchange(front.gateway, [preface(&[]), request, next].concat(), |frames| has_ended(frames, 3))
                 .await?;
         let of_first: Vec<_> = frames.iter().filter(|one| one.stream == 1).collect();
-        let is_reset = of_first.iter().any(|one| one.kind == RST_STREAM);
+        let is_reset = of_first.iter().any(|one| one.kind == RST_STREAM && one.code() == PROTOCOL_ERROR);
         // The status is the first field; h2 sends it with Huffman's code or as an index.
         let has_status = |wanted: &str| {
             of_first.iter().any(|one| {
@@ -218,6 +221,29 @@ async fn a_malformed_request_is_refused_alone() -> anyhow::Result<()> {
         );
     }
     failures.result()
+}
+
+#[tokio::test]
+async fn malformed_trailers_reset_their_stream_and_reach_nobody() -> anyhow::Result<()> {
+    let front = Front::start().await?;
+    let head =
+        block(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/trailers")]);
+    let trailers = block(&[("checksum", "1 ")]);
+    let request = [
+        frame(HEADERS, END_HEADERS, 1, &head),
+        frame(DATA, 0, 1, b"hello"),
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, &trailers),
+    ];
+    let frames =
+        exchange(front.gateway, [preface(&[]), request.concat()].concat(), |frames| has_ended(frames, 1))
+            .await?;
+    let reset = frames.iter().find(|one| one.kind == RST_STREAM && one.stream == 1);
+    ensure!(reset.is_some_and(|reset| reset.code() == PROTOCOL_ERROR), "{frames:?}");
+    eventually("nothing whole arrives", || async {
+        front.recorder.seen("/trailers").iter().all(|one| !one.is_whole).then_some(())
+    })
+    .await?;
+    still_serves(&front).await
 }
 
 #[tokio::test]

@@ -84,8 +84,7 @@ fn judge(came: &Came, seen: &[Seen], right: &Right, bytes: &str, id: &str) -> an
                 came.text
             );
             ensure!(came.code()? == *code, "answered: {}", came.text);
-            let is_marked = came.head().contains("connection: close\r\n");
-            ensure!(is_marked || *code == BODY, "not marked as the last: {}", came.text);
+            ensure!(came.head().contains("connection: close\r\n"), "not marked as the last: {}", came.text);
         }
         Right::Own(status) => {
             ensure!(came.statuses() == [*status] && seen.is_empty(), "answered: {}, {seen:?}", came.text);
@@ -114,9 +113,7 @@ fn judge(came: &Came, seen: &[Seen], right: &Right, bytes: &str, id: &str) -> an
 const CODING: Right = Right::Refused(&[501], "transfer-coding");
 const LENGTH: Right = Right::Refused(&[400], "bad-length");
 const HEADER: Right = Right::Refused(&[400], "bad-header");
-const CHUNK: Right = Right::Refused(&[400], BODY);
-/// The code of a body that is cut or malformed. Its connection ends, but its answer does not say so.
-const BODY: &str = "body-aborted";
+const CHUNK: Right = Right::Refused(&[400], "malformed-body");
 
 /// A body of five bytes that is counted by its length.
 fn by_length() -> Right {

@@ -174,7 +174,7 @@ impl HeadError {
             Self::TransferCoding(_) => {
                 ("transfer-coding", 501, "send `Transfer-Encoding: chunked` and no other one; what compresses the body is a Content-Encoding".to_owned())
             }
-            Self::Tunnel => ("no-tunnels", 501, "send the request itself instead of CONNECT".to_owned()),
+            Self::Tunnel => ("no-tunnels", 405, "send the request itself instead of CONNECT".to_owned()),
             Self::Trace => ("no-trace", 405, "inspect the request at the client".to_owned()),
             Self::LongMethod(_) => ("bad-method", 400, "use a method like GET, PUT or POST".to_owned()),
             Self::Expectation(_) => {
@@ -252,7 +252,7 @@ mod tests {
         }
         let connect = Request::builder().method("CONNECT").uri("x:80").body(()).unwrap();
         let error = refuse(&connect.into_parts().0).unwrap_err().to_problem();
-        assert_eq!((error.status, error.code()), (501, "no-tunnels"));
+        assert_eq!((error.status, error.code()), (405, "no-tunnels"));
     }
 
     #[test]

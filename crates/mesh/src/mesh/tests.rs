@@ -18,7 +18,7 @@ use crate::testing::{
     Answer, Pieces, Upstream, closed_port, echo, member, mesh, not_processed, read_head, standby, text,
     until, view, whole,
 };
-use crate::{CallError, Limits, MeshBodyError};
+use crate::{CallError, Limits, MalformedBody, MeshBodyError};
 
 fn get(path: &str) -> Request<Empty<Bytes>> {
     Request::get(path).body(Empty::new()).unwrap()
@@ -343,6 +343,16 @@ async fn a_stalled_client_and_a_silent_member_are_different_errors() {
         panic!("{error:?}");
     };
     assert_eq!(why, "the client is gone");
+
+    let (pieces, body) = Pieces::new();
+    pieces.send(Err("a chunk has no length")).await.unwrap();
+    let body = body.map_err(|why| MalformedBody(why.to_string()));
+    let request = Request::put("/").body(body).unwrap();
+    let error = mesh.send_to_any(&[upstream.url()], request).await.unwrap_err();
+    assert!(
+        matches!(&error, MeshError::BodyMalformed { why } if why == "a chunk has no length"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ pub fn of_code(code: &str) -> Reason {
         "transfer-coding" | "bad-length" | "no-host" | "several-hosts" | "bad-host" | "user-name"
         | "bad-target" | "target-too-long" | "no-tunnels" | "no-trace" | "bad-method" | "bad-header"
         | "bad-expectation" | "head-too-large" | "slow-head" | "http-version" | "bad-request-line"
-        | "malformed-request" | "tls" | "plain-http" | "bad-path" => "malformed",
+        | "malformed-request" | "malformed-body" | "tls" | "plain-http" | "bad-path" => "malformed",
         other => return Cow::Owned(other.replace('-', "_")),
     })
 }
@@ -50,6 +50,7 @@ mod tests {
             ("broken-connection", "upstream_reset"),
             ("no-answer-in-time", "upstream_timeout"),
             ("body-aborted", "client_gone"),
+            ("malformed-body", "malformed"),
             ("rate-limited", "rate_limited"),
             ("bad-host", "malformed"),
             ("not-processed", "not_processed"),

@@ -9,6 +9,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_RANGE, EXPECT};
 use http::request::Parts;
 use http::{HeaderName, StatusCode};
 use http_body_util::BodyExt;
+use mesh::MalformedBody;
 use tokio::time::{Instant, timeout, timeout_at};
 use types::{ErrorKind, Problem};
 
@@ -36,12 +37,22 @@ pub enum BodyError {
     /// Send it again, whole.
     #[error("the body broke off: {0}")]
     BrokenOff(String),
+    /// Correct the client: the chunks that it sent are none.
+    #[error("the body is malformed: {0}")]
+    Malformed(String),
     /// Try again later: nothing was done.
     #[error(transparent)]
     Full(#[from] QueueFull),
 }
 
 impl BodyError {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        match MalformedBody::behind(error) {
+            Some(malformed) => Self::Malformed(malformed.to_string()),
+            None => Self::BrokenOff(error.to_string()),
+        }
+    }
+
     /// As problem details.
     pub fn to_problem(&self) -> Problem {
         let of = |kind, code, hint: &str| Problem::new(kind, code, self.to_string()).hint(hint);
@@ -57,6 +68,9 @@ impl BodyError {
                 problem
             }
             Self::BrokenOff(_) => of(ErrorKind::Invalid, "broken-body", "send it again, whole"),
+            Self::Malformed(_) => {
+                of(ErrorKind::Invalid, "malformed-body", "send chunks as RFC 9112, section 7.1, has them")
+            }
             Self::Full(_) => of(ErrorKind::Unavailable, "too-busy", "try again in a moment"),
         }
     }
@@ -106,7 +120,7 @@ pub async fn read_body(
     loop {
         let frame = timeout_at(rate.deadline(), body.frame()).await;
         let Some(frame) = frame.map_err(|_| rate.window_ended())? else { break };
-        let frame = frame.map_err(|error| BodyError::BrokenOff(error.to_string()))?;
+        let frame = frame.map_err(|error| BodyError::of(&error))?;
         let Ok(data) = frame.into_data() else { continue };
         if data.len() > most - whole.len() {
             return Err(BodyError::TooLarge { most });

@@ -1,8 +1,13 @@
 //! Bodies that report their end to the connection.
 
+use std::error::Error as _;
+use std::io;
+
 use axum::body::Body;
 use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use mesh::MalformedBody;
 
 use super::progress::Progress;
 use crate::{BodyEnd, on_end};
@@ -12,13 +17,29 @@ pub(super) fn request(incoming: Incoming, progress: Progress) -> Body {
     if incoming.is_end_stream() {
         return Body::empty();
     }
-    Body::new(on_end(incoming, move |end| match end {
+    let body = incoming.map_err(explained);
+    Body::new(on_end(body, move |end| match end {
         BodyEnd::Whole => progress.read_body(),
-        BodyEnd::Broken | BodyEnd::Dropped => {}
+        BodyEnd::Broken => progress.broke_body(),
+        BodyEnd::Dropped => {}
     }))
 }
 
 /// The body of an answer.
 pub(super) fn answer(body: Body, progress: Progress) -> Body {
     Body::new(on_end(body, move |_| progress.ended()))
+}
+
+/// The error of a body over HTTP/1.1, which says whether the client sent something that is no chunk or has only stopped.
+fn explained(error: hyper::Error) -> axum::BoxError {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.filter(|cause| is_malformed(cause.kind())) {
+        Some(cause) => Box::new(MalformedBody(cause.to_string())),
+        None => Box::new(error),
+    }
+}
+
+/// The kinds that hyper's decoder of chunks gives what it can't read. A body that ends early has another one.
+fn is_malformed(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
 }

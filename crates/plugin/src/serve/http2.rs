@@ -8,21 +8,22 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use futures_util::TryFutureExt;
 use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, TryFutureExt};
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh::head::{HeadError, is_about_all, refuse};
+use mesh::head::{is_about_all, refuse};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
+use super::malformed::{self, Trailers};
 use super::meters::Spoken;
 use super::refusal::{RefusalReason, RefusedHead};
 use super::slots::{Activity, Order};
@@ -147,7 +148,7 @@ fn is_flood(error: &hyper::Error) -> bool {
 }
 
 /// The service as a connection with HTTP/2 calls it: requests with a refused head do not reach it, and the others look like
-/// those of HTTP/1.1.
+/// those of HTTP/1.1. Malformed ones are reset.
 fn with_refusals<S>(
     service: S,
     client: Client,
@@ -155,8 +156,8 @@ fn with_refusals<S>(
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<Body>,
-    Error = Infallible,
-    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
+    Error = h2::Error,
+    Future: Future<Output = Result<Response<Body>, h2::Error>> + Send,
 >
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -165,33 +166,46 @@ where
     hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut head, body) = request.into_parts();
         let limits = &shared.limits;
+        let malformed = malformed::of_head(&head);
         merge_cookies(&mut head);
-        let own = if head.headers.len() > limits.fields {
+        name_host(&mut head);
+        let own = if let Some(problem) = &malformed {
+            client.refused(RefusedHead::parsed(&head, client.peer, problem), &shared);
+            Some(Err(malformed::reset()))
+        } else if head.headers.len() > limits.fields {
             let problem = refused::too_large(limits);
             client.refused(RefusedHead::parsed(&head, client.peer, &problem), &shared);
-            Some(answer::signed(&problem, limits))
-        } else if let Err(error) = name_host(&mut head).and_then(|()| refuse(&head)) {
+            Some(Ok(answer::signed(&problem, limits)))
+        } else if let Err(error) = refuse(&head) {
             let problem = error.to_problem();
             client.refused(RefusedHead::parsed(&head, client.peer, &problem), &shared);
-            Some(answer::refuse(&error, limits))
+            Some(Ok(answer::refuse(&error, limits)))
         } else {
-            is_about_all(&head).then(answer::options)
+            is_about_all(&head).then(|| Ok(answer::options()))
         };
         keep_path(&mut head.uri);
         client.sign(&mut head);
         let is_head = head.method == Method::HEAD;
+        let (body, trailers) = malformed::checked(body);
         let answering = match own {
-            Some(own) => Either::Left(ready(Ok(own))),
-            None => Either::Right(service.clone().oneshot(Request::from_parts(head, Body::new(body)))),
+            Some(own) => Either::Left(ready(own)),
+            None => {
+                let answering = service.clone().oneshot(Request::from_parts(head, body));
+                Either::Right(answering.map_err(|never| match never {}))
+            }
         };
-        answering.map_ok(move |mut answer| {
+        answering.map(move |answer| {
+            let mut answer = answer?;
+            if trailers.as_ref().is_some_and(Trailers::are_malformed) {
+                return Err(malformed::reset());
+            }
             if is_head {
                 without_body(&mut answer);
             }
-            let mut answer = answer.map(watched);
+            let mut answer = answer.map(|body| watched(body, trailers));
             // It speaks of the connection, which is not how HTTP/2 closes one.
             answer.headers_mut().remove(CONNECTION);
-            answer
+            Ok(answer)
         })
     })
 }
@@ -221,19 +235,14 @@ fn merge_cookies(head: &mut Parts) {
     }
 }
 
-/// Names the host in `Host`, as HTTP/1.1 does. `:authority` and `Host` may not differ (RFC 9113, section 8.3.1).
-fn name_host(head: &mut Parts) -> Result<(), HeadError> {
-    let Some(authority) = head.uri.authority() else { return Ok(()) };
-    let given = head.headers.get(HOST);
-    if given.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
-        return Err(HeadError::SeveralHosts);
-    }
-    if given.is_none()
+/// Names the host in `Host`, as HTTP/1.1 does.
+fn name_host(head: &mut Parts) {
+    if let Some(authority) = head.uri.authority()
+        && !head.headers.contains_key(HOST)
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
         head.headers.insert(HOST, host);
     }
-    Ok(())
 }
 
 /// Leaves only path and query of a target.

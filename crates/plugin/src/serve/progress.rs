@@ -44,6 +44,8 @@ struct State {
     has_answered: bool,
     /// Whether the client may still be sending a body that is not read any more.
     is_unread: bool,
+    /// Whether the body of a request broke off: the connection can't be used any more.
+    is_broken: bool,
     /// Whether the bytes being read belong to a body instead of a head.
     reads_body: bool,
     /// The bytes of the head that is being read.
@@ -103,6 +105,16 @@ impl Progress {
     /// Notes that the body of the request was read to its end.
     pub(super) fn read_body(&self) {
         self.state().is_unread = false;
+    }
+
+    /// Notes that the body of the request broke off.
+    pub(super) fn broke_body(&self) {
+        self.state().is_broken = true;
+    }
+
+    /// Whether the body of a request broke off.
+    pub(super) fn is_broken(&self) -> bool {
+        self.state().is_broken
     }
 
     /// Notes that everything has been written.

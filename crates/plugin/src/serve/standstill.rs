@@ -18,6 +18,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
+use super::malformed::{self, Trailers};
+
 /// The largest piece of an answer that counts as progress, in bytes.
 const PIECE: usize = 16 * 1024;
 
@@ -95,16 +97,18 @@ async fn until_standstill(stream: impl Future<Output = ()>, sending: Sending, li
     .await;
 }
 
-/// The answer of a stream: it notes when a piece is handed over, and when the next one is wanted.
-pub(super) fn watched(body: Body) -> Body {
+/// The answer of a stream: it notes when a piece is handed over, and when the next one is wanted. It ends with an error if the
+/// trailers of its request turn out to be malformed.
+pub(super) fn watched(body: Body, trailers: Option<Trailers>) -> Body {
     match STREAM.try_with(Clone::clone) {
-        Ok(sending) => Body::new(Watched { body, sending, rest: Bytes::new() }),
+        Ok(sending) => Body::new(Watched { body, trailers, sending, rest: Bytes::new() }),
         Err(_) => body,
     }
 }
 
 struct Watched {
     body: Body,
+    trailers: Option<Trailers>,
     sending: Sending,
     /// What is left of a large piece.
     rest: Bytes,
@@ -120,6 +124,9 @@ impl HttpBody for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
         *this.sending.since() = None;
+        if this.trailers.as_ref().is_some_and(Trailers::are_malformed) {
+            return Poll::Ready(Some(Err(axum::Error::new(malformed::reset()))));
+        }
         if this.rest.is_empty() {
             match std::task::ready!(Pin::new(&mut this.body).poll_frame(cx))
                 .transpose()?
