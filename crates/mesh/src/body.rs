@@ -1,4 +1,5 @@
-//! The body of an answer: it holds the request's lease, and ends with an error when no data arrives for too long.
+//! The body of an answer: it holds the request's lease, and ends with an error when no data arrives for too long or the request's
+//! deadline passes.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::deadline::Deadline;
 use crate::head;
 use crate::lease::InFlight;
 use crate::pool::Received;
@@ -19,6 +21,8 @@ use crate::upload::Upload;
 pub struct MeshBody {
     incoming: Received,
     idle: IdleTimer,
+    /// Fires at the deadline of the request, if it has one.
+    deadline: Option<Pin<Box<Sleep>>>,
     held: Option<Held>,
 }
 
@@ -35,16 +39,26 @@ pub enum MeshBodyError {
     /// No data arrived for this long.
     #[error("no part of the answer's body arrived for {0:?}")]
     Idle(Duration),
+    /// Give the request more time.
+    #[error("the deadline of the request passed before the end of its answer")]
+    DeadlinePassed,
     /// The connection broke or its framing is malformed.
     #[error("the answer's body broke off: {0}")]
     Broken(#[source] hyper::Error),
 }
 
 impl MeshBody {
-    pub(crate) fn new(incoming: Received, in_flight: InFlight, upload: Upload, idle: Duration) -> Self {
+    pub(crate) fn new(
+        incoming: Received,
+        in_flight: InFlight,
+        upload: Upload,
+        idle: Duration,
+        deadline: Option<Deadline>,
+    ) -> Self {
         let has_ended = incoming.is_end_stream();
         let held = Some(Held { in_flight, upload });
-        let mut body = Self { incoming, idle: IdleTimer::new(idle), held };
+        let deadline = deadline.filter(|_| !has_ended).map(|Deadline(at)| Box::pin(sleep_until(at)));
+        let mut body = Self { incoming, idle: IdleTimer::new(idle), deadline, held };
         // The caller may not read on after the end, so a body that has ended already holds nothing.
         if has_ended {
             body.ended();
@@ -55,6 +69,7 @@ impl MeshBody {
     /// Call when the answer has ended normally. The client and the member may finish the request's body between them,
     /// but a body that was held back and never requested is not sent any more.
     fn ended(&mut self) {
+        self.deadline = None;
         if let Some(held) = self.held.take().filter(|held| held.upload.is_held()) {
             held.upload.detach();
         }
@@ -70,6 +85,12 @@ impl Body for MeshBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, MeshBodyError>>> {
         let this = self.get_mut();
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            this.abort();
+            return Poll::Ready(Some(Err(MeshBodyError::DeadlinePassed)));
+        }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let frame = match frame.into_trailers() {
@@ -159,7 +180,7 @@ impl IdleTimer {
         let moved_at = *self.moved_at.get_or_insert_with(Instant::now);
         let latest = other_moved_at.map_or(moved_at, |other| other.max(moved_at));
         let deadline = latest + self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         // The timer may have been set for an earlier wait; it is reset only when it fires.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {

@@ -1,7 +1,7 @@
 //! The deadline of a request, handed on from hop to hop in the header `Coterie-Deadline-Ms`.
 //!
 //! The header has the milliseconds that are left, not a time, since clocks differ. A listener removes it from requests of
-//! clients that are not trusted. It covers the time until the head of the answer.
+//! clients that are not trusted. It covers the whole exchange: an answer whose body goes on beyond it is cut.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const DEADLINE_MS: HeaderName = HeaderName::from_static(api::DEADLINE_MS);
 /// Longer deadlines are no deadlines.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
-/// When a request must have been answered. Put it in the extensions of a request that is given to a
+/// When a request must have been answered, with the whole body of its answer. Put it in the extensions of a request that is given to a
 /// [`Mesh`](crate::Mesh); of it and the request's header, the earlier one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);

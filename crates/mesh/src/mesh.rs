@@ -34,7 +34,7 @@ use crate::head::{self, Source, is_not_processed, next_hop, owner_epoch, set_hop
 use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
 use crate::options::Options;
-use crate::pool::{Addresses, Pools, Received};
+use crate::pool::{Addresses, Asked, Pools, Received};
 use crate::retry::{Chances, Decision, Failure, decide, reason, repeat_after};
 use crate::roster::Roster;
 use crate::targets::{Kind, Targets};
@@ -48,6 +48,8 @@ pub use series::{UpstreamMember, UpstreamSeries};
 
 /// How long a member that left the view may still take to answer.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
+/// How long nothing must have come on a shared connection before a request whose deadline passes says something about it.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Requests to other members. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -392,13 +394,21 @@ impl Inner {
             let attempt = Attempt::new(&url, upload, chosen.is_probe);
             deadline::hand_on(&mut head.headers, history.time_left()?);
             let in_flight = InFlight::new(&url, &self.in_flight, history.upstream.clone());
+            let asked = Asked::default();
+            let may_repeat = goal.may_repeat();
             let sent = tokio::select! {
                 biased;
-                sent = Trail::follow(trail, self.wire.send(&head, upload, &url, limits, goal.may_repeat())) => sent,
+                sent = Trail::follow(trail, self.wire.send(&head, upload, &url, limits, may_repeat, &asked)) => sent,
                 () = self.gone(goal, &url) => Err(gone(&url)),
                 () = Deadline::passed(deadline) => Err(too_late(&url)),
             };
             note_connection(&url, sent.as_ref().err());
+            match sent.as_ref().err().map(|failed| failed.failure) {
+                Some(Failure::TimedOut) => asked.timed_out(Duration::ZERO),
+                // Some clients give very little time.
+                Some(Failure::DeadlinePassed) => asked.timed_out(SILENCE),
+                _ => {}
+            }
             let status = sent.as_ref().ok().map(Response::status);
             url.state().count(status);
             if let (Some(trail), Some(status)) = (trail, status) {
@@ -429,7 +439,7 @@ impl Inner {
                         continue;
                     }
                     let held = (in_flight, upload.clone());
-                    let answer = self.pass_on(goal, &url, answer, held, limits.idle)?;
+                    let answer = self.pass_on(goal, &url, answer, held, (limits.idle, deadline))?;
                     guard.0 = None;
                     return Ok(answer);
                 }
@@ -499,14 +509,14 @@ impl Inner {
         url: &BaseUrl,
         answer: Response<Received>,
         (in_flight, upload): (InFlight, Upload),
-        idle: Duration,
+        (idle, deadline): (Duration, Option<Deadline>),
     ) -> Result<Response<MeshBody>, MeshError> {
         let (mut head, body) = answer.into_parts();
         let source = if goal.is_member() { Source::Trusted } else { Source::Untrusted };
         head::answer(&mut head, source)
             .map_err(|why| MeshError::BadAnswer { address: url.authority().to_owned(), why })?;
         upload.settle();
-        let body = MeshBody::new(body, in_flight, upload, idle);
+        let body = MeshBody::new(body, in_flight, upload, idle, deadline);
         Ok(Response::from_parts(head, body))
     }
 

@@ -13,6 +13,7 @@ mod retired;
 mod reuse;
 mod shared;
 mod tls;
+mod unanswered;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(crate) use self::connect::ConnectError;
 pub(crate) use self::connection::{Leased, SendError};
 pub(crate) use self::received::Received;
 pub(crate) use self::retired::Addresses;
+pub(crate) use self::unanswered::Asked;
 
 use self::connect::Connector;
 use self::per_core::{PerCore, Settings};

@@ -12,7 +12,7 @@ use crate::base_url::BaseUrl;
 use crate::counts::{Counts, RetryReason};
 use crate::error::MeshError;
 use crate::limits::Limits;
-use crate::pool::{Pools, Received, SendError, Which};
+use crate::pool::{Asked, Pools, Received, SendError, Which};
 use crate::retry::Failure;
 use crate::trail;
 use crate::upload::{AttemptBody, Upload};
@@ -64,10 +64,12 @@ impl Wire {
         url: &BaseUrl,
     ) -> Result<Response<Received>, SendError> {
         let path = url.below(&head.path).unwrap_or_else(|_| head.path.clone());
-        self.exchange(|| head.request(upload, url, path.clone()), upload, url, false).await
+        let request = || head.request(upload, url, path.clone());
+        self.exchange(request, upload, url, false, &Asked::default()).await
     }
 
-    /// Sends a request to an address and waits for the head of the answer. `may_repeat`: it may be acted on twice.
+    /// Sends a request to an address and waits for the head of the answer. `may_repeat`: it may be acted on twice. `asked` notes it
+    /// while it waits.
     pub(crate) async fn send(
         &self,
         head: &Head,
@@ -75,12 +77,14 @@ impl Wire {
         url: &BaseUrl,
         limits: &Limits,
         may_repeat: bool,
+        asked: &Asked,
     ) -> Result<Response<Received>, Failed> {
         let path = url.below(&head.path).map_err(|error| Failed {
             failure: Failure::Aborted,
             error: MeshError::Malformed { why: error.to_string() },
         })?;
-        let sending = self.exchange(|| head.request(upload, url, path.clone()), upload, url, may_repeat);
+        let request = || head.request(upload, url, path.clone());
+        let sending = self.exchange(request, upload, url, may_repeat, asked);
         let began = Instant::now();
         let timer = sleep_until(began + limits.head.min(limits.idle));
         let asked_for = sleep_until(Instant::now() + CONTINUE_LIMIT);
@@ -122,8 +126,10 @@ impl Wire {
         upload: &Upload,
         url: &BaseUrl,
         may_repeat: bool,
+        asked: &Asked,
     ) -> Result<Response<Received>, SendError> {
         let mut connection = self.pools.lease(url.origin(), Which::Any).await?;
+        asked.sends(connection.unanswered());
         let mut sent = connection.send(request(), || upload.is_sent()).await;
         if let Err(error) = &sent
             && connection.is_reused()
@@ -134,6 +140,7 @@ impl Wire {
             trail::resent(reason);
             (connection, sent) = Box::pin(async {
                 let mut connection = self.pools.lease(url.origin(), Which::New).await?;
+                asked.sends(connection.unanswered());
                 let sent = connection.send(request(), || upload.is_sent()).await;
                 Ok::<_, SendError>((connection, sent))
             })

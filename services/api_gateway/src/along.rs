@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 use http_body::Body;
 use mesh::head::{self, DotSegments, no_dot_segments};
-use mesh::{MeshError, Options};
+use mesh::{Deadline, MeshError, Options};
 use plugin::client_addr::client_addr;
 use tokio::time::Instant;
 use types::{ErrorKind, Problem};
@@ -23,6 +23,9 @@ use crate::rate::{By, Key};
 use crate::route_body::{LimitedBody, RouteBody};
 use crate::table::{Rewrite, Target, Way};
 use crate::ticket::Ticket;
+
+/// The shortest time that is left of a deadline: the mesh sends nothing that has less.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Gateway {
     /// Sends a request along a route whose path it matches with its first `matched` bytes.
@@ -128,6 +131,11 @@ impl Gateway {
         };
         way.request_headers.apply(&mut parts.headers);
         head::add(&mut parts.headers, &call.added(stripped));
+        if let Some((at, _)) = deadline {
+            // The client may give it less.
+            let given = parts.extensions.get::<Deadline>().map(|given| given.0);
+            parts.extensions.insert(Deadline(given.map_or(at, |given| given.min(at))));
+        }
         let request = Request::from_parts(parts, body);
         let trail = ticket.trail();
         let mut options = Options {
@@ -152,12 +160,11 @@ impl Gateway {
                 }
             }
         };
-        let mut answer = match deadline {
-            None => self.forwarded(sent.await, None),
-            Some((at, total)) => match tokio::time::timeout_at(at, sent).await {
-                Ok(sent) => self.forwarded(sent, deadline),
-                Err(_elapsed) => Err(too_slow(way, total).into()),
-            },
+        let mut answer = match (sent.await, deadline) {
+            (Err(MeshError::DeadlinePassed { .. }), Some((at, total))) if at <= Instant::now() + SHORTEST => {
+                Err(too_slow(way, total).into())
+            }
+            (sent, _) => self.forwarded(sent, deadline),
         }?;
         if let Some(cookie) = cookie {
             cookie.set(answer.headers_mut());

@@ -356,6 +356,38 @@ async fn a_stalled_client_and_a_silent_member_are_different_errors() {
 }
 
 #[tokio::test]
+async fn an_answer_that_goes_on_beyond_the_deadline_is_cut_whether_data_comes_or_not() {
+    for is_silent in [true, false] {
+        let upstream = Upstream::raw(move |mut stream| async move {
+            read_head(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\nfirst").await;
+            while !is_silent && stream.write_all(b"more").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // Until the mesh closes the connection.
+            read_head(&mut stream).await;
+        })
+        .await;
+        let (_view, mesh) = mesh([], Limits::default());
+        let mut seconds = 1;
+        // On a busy machine, the head may come too late.
+        let answer = loop {
+            let mut request = get("/");
+            request.headers_mut().insert("coterie-deadline-ms", (seconds * 1000).into());
+            match mesh.send_to_any(&[upstream.url()], request).await {
+                Ok(answer) => break answer,
+                Err(MeshError::DeadlinePassed { .. }) => seconds *= 2,
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let error = answer.into_body().collect().await.unwrap_err();
+        assert!(matches!(error, MeshBodyError::DeadlinePassed), "{error:?}");
+        until(|| mesh.stats().in_flight == 0).await;
+        until(|| mesh.upstream_counts().active == 0).await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_disconnects_midway_frees_the_member() {
     let endless = Upstream::serving(|request: Request<Incoming>| async move {
         if request.uri().path() == "/silent" {

@@ -11,11 +11,11 @@ use std::time::Duration;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
-use super::shared::{Shared, Streams};
+use super::shared::{Heard, Shared, Streams};
 use super::tls::{Tls, TlsError};
 use crate::counts::ConnectResult;
 use crate::origin::{Origin, Protocol};
@@ -29,9 +29,11 @@ const MAX_HEAD: u32 = 16 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
-/// How often a connection with streams is checked, and how long the server may take to answer that.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_LIMIT: Duration = Duration::from_secs(20);
+/// After how long without bytes the system asks whether the server's machine is still there, how often, and how many times in vain.
+/// Not by pings of HTTP/2: strict servers of gRPC accept one every five minutes.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMES: u32 = 3;
 
 /// Opens connections.
 #[derive(Debug, Clone)]
@@ -66,6 +68,9 @@ impl Connector {
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(limit));
+        tcp.set_keepalive(Some(KEEP_ALIVE));
+        tcp.set_keepalive_interval(Some(KEEP_ALIVE_EVERY));
+        tcp.set_keepalive_retries(Some(KEEP_ALIVE_TIMES));
         Self { tcp, tls: Arc::default(), limit }
     }
 
@@ -121,18 +126,15 @@ async fn http2<T>(io: T, open: &Arc<AtomicUsize>) -> Result<Opened, ConnectError
 where
     T: Read + Write + Unpin + Send + 'static,
 {
+    let streams = Streams::new(Instant::now());
     let handshake = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEAD)
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_LIMIT)
-        .handshake(io)
+        .handshake(Heard::new(io, &streams))
         .await;
     let (sender, connection) = handshake.map_err(|error| ConnectError::other(&error))?;
-    let streams = Streams::new(Instant::now());
     let driver = Driver { connection, streams: Arc::clone(&streams) };
     let open = Open::new(open);
     TokioExecutor::new().execute(async move {

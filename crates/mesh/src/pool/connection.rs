@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::idle::Idle;
 use super::per_core::PerCore;
 use super::shared::Stream;
+use super::unanswered::Unanswered;
 use super::{ConnectError, reuse};
 use crate::origin::Origin;
 use crate::upload::AttemptBody;
@@ -74,6 +75,14 @@ impl Leased {
         self.is_reused
     }
 
+    /// The request that is about to be sent, if others share the connection.
+    pub(crate) fn unanswered(&self) -> Option<Unanswered> {
+        match &self.kind {
+            Kind::Http1(_) => None,
+            Kind::Http2(stream) => Some(Unanswered::new(&self.origin, &self.pool, stream.all())),
+        }
+    }
+
     /// Sends a request, whose URL is a path. `is_sent`: whether its body has been read to its end.
     pub(crate) async fn send(
         &mut self,
@@ -102,8 +111,10 @@ impl Leased {
                 Ok(answer)
             }
             Err(error) => {
-                if !is_of_stream(error.error()) {
-                    self.pool.forget(&self.origin, &self.kind);
+                if let Kind::Http2(stream) = &self.kind
+                    && !is_of_stream(error.error())
+                {
+                    self.pool.forget(&self.origin, stream.all());
                 }
                 Err(SendError::of(error))
             }

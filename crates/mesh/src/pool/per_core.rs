@@ -16,7 +16,7 @@ use super::Which;
 use super::connect::{ConnectError, Connector, Opened};
 use super::connection::{Kind, Leased};
 use super::idle::IdleList;
-use super::shared::Shared;
+use super::shared::{Shared, Streams};
 use crate::counts::{ConnectResult, Counts};
 use crate::origin::Origin;
 use crate::upload::AttemptBody;
@@ -202,12 +202,10 @@ impl PerCore {
         drop(oldest);
     }
 
-    /// Forgets a shared connection over which a request failed.
-    pub(super) fn forget(&self, origin: &Origin, kind: &Kind) {
-        if let Kind::Http2(stream) = kind
-            && let Some(connections) = self.state().origins.get_mut(origin)
-        {
-            connections.shared.retain(|shared| !shared.is_same(stream.connection()));
+    /// Forgets the shared connection with these streams: it gets no more requests.
+    pub(super) fn forget(&self, origin: &Origin, streams: &Arc<Streams>) {
+        if let Some(connections) = self.state().origins.get_mut(origin) {
+            connections.shared.retain(|shared| !shared.has(streams));
         }
     }
 

@@ -1,13 +1,16 @@
 //! Connections that several requests share: HTTP/2.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use hyper::client::conn::http2::SendRequest;
+use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::Instant;
 
 use crate::upload::AttemptBody;
@@ -31,6 +34,8 @@ pub(super) struct Streams {
     idle_since: Mutex<Instant>,
     /// Whether a stream has ended, so that the server's settings have arrived.
     is_settled: AtomicBool,
+    /// How often something was received.
+    heard: AtomicU64,
     /// The task that reads the server's limit.
     driver: AtomicWaker,
 }
@@ -69,8 +74,8 @@ impl Shared {
         *self.streams.idle_since.lock().unwrap_or_else(PoisonError::into_inner) + idle
     }
 
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.streams, &other.streams)
+    pub(super) fn has(&self, streams: &Arc<Streams>) -> bool {
+        Arc::ptr_eq(&self.streams, streams)
     }
 }
 
@@ -81,8 +86,14 @@ impl Streams {
             most: AtomicUsize::new(STREAMS_AT_FIRST),
             idle_since: Mutex::new(now),
             is_settled: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
             driver: AtomicWaker::new(),
         })
+    }
+
+    /// How often something was received. It only grows.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// Records the server's limit. A server that allows none for now gets one request, which then waits.
@@ -95,12 +106,65 @@ impl Streams {
 }
 
 impl Stream {
-    pub(super) fn connection(&self) -> &Shared {
-        &self.0
+    /// All streams of its connection.
+    pub(super) fn all(&self) -> &Arc<Streams> {
+        &self.0.streams
     }
 
     pub(super) fn sender(&mut self) -> &mut SendRequest<AttemptBody> {
         &mut self.0.sender
+    }
+}
+
+/// A transport that notes that something was received.
+pub(super) struct Heard<T> {
+    inner: T,
+    streams: Arc<Streams>,
+}
+
+impl<T> Heard<T> {
+    pub(super) fn new(inner: T, streams: &Arc<Streams>) -> Self {
+        Self { inner, streams: Arc::clone(streams) }
+    }
+}
+
+impl<T: Read + Unpin> Read for Heard<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if polled.is_ready() {
+            self.streams.heard.fetch_add(1, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl<T: Write + Unpin> Write for Heard<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 

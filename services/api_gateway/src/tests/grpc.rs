@@ -212,6 +212,55 @@ async fn an_answer_over_http_2_that_breaks_off_never_ends_cleanly() {
     assert!(plain.contains("\r\nhalf") && !plain.ends_with("0\r\n\r\n"), "{plain}");
 }
 
+/// Two requests whose answers begin and never end: each ends when its time is over.
+#[tokio::test]
+async fn a_deadline_cuts_the_body_of_an_answer_over_both_versions() {
+    let upstream = h2c(|_| async {
+        let endless = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Some((Ok(Frame::data(Bytes::from_static(b"more"))), ()))
+        });
+        Response::new(BodyExt::boxed(StreamBody::new(endless)))
+    })
+    .await;
+    let listeners = json!([{"name": "web", "address": "127.0.0.1:0", "trust": ["127.0.0.1"]}]);
+    let routes = json!([
+        {"prefix": "/total", "to": [to(&upstream)], "timeouts": {"total": "2s"}},
+        {"prefix": "/", "to": [to(&upstream)]},
+    ]);
+    let gateway = Running::with(json!({"listeners": listeners, "routes": routes}), Vec::new()).await;
+    let addr = gateway.listener("web");
+    let mut tasks = JoinSet::new();
+    let mut client = client(addr, &mut tasks).await;
+    for path in ["/a.B/C", "/total/a.B/C"] {
+        let request = call(path).header("grpc-timeout", if path == "/a.B/C" { "2S" } else { "1H" });
+        let answer = client.send_request(request.body(frames(Vec::new())).unwrap()).await.unwrap();
+        // On a busy machine, the head may come too late.
+        if let Some(status) = answer.headers().get("grpc-status") {
+            assert_eq!(status, "4", "{path}");
+            continue;
+        }
+        let error = answer.into_body().collect().await.unwrap_err();
+        assert!(format!("{error:?}").contains("Reset"), "{path}: {error:?}");
+    }
+    for lines in ["coterie-deadline-ms: 2000\r\n", "x: 1\r\n"] {
+        let path = if lines.starts_with('x') { "/total" } else { "/" };
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{lines}\r\n").as_bytes(),
+            )
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("the connection ends");
+        let answer = String::from_utf8_lossy(&answer);
+        let is_cut = answer.starts_with("HTTP/1.1 200 ") && !answer.ends_with("0\r\n\r\n");
+        assert!(is_cut || answer.starts_with("HTTP/1.1 504 "), "{path}: {answer}");
+    }
+    until(|| !gateway.in_flight()).await;
+}
+
 /// Behaviour 6: the second event is sent only once the first one is at the client.
 #[tokio::test]
 async fn each_event_is_passed_on_as_it_comes() {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use http::Response;
 use hyper::body::Incoming;
@@ -239,4 +240,95 @@ async fn requests_that_wait_for_one_connection_all_learn_that_it_failed() {
         let error = answer.unwrap_err();
         assert!(matches!(error, MeshError::Unreachable { .. }), "{error:?}");
     }
+}
+
+/// Answers the first request of its first connection, and nothing that comes later on it. Others are answered. Hits are
+/// connections. Returns as well whether that connection is silent from now on.
+async fn falling_silent() -> (Upstream, Arc<AtomicBool>) {
+    let (connections, is_silent) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let silent = Arc::clone(&is_silent);
+    let upstream = Upstream::raw(move |stream| {
+        let is_first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+        let silent = Arc::clone(&silent);
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let mut body = respond.send_response(Response::new(()), false).unwrap();
+                body.send_data(Bytes::from_static(b"ok"), true).unwrap();
+                if is_first {
+                    // Until the answer has been sent and acknowledged. From then on nothing is read or written.
+                    let sending = std::future::poll_fn(|cx| connection.poll_closed(cx));
+                    let _ = tokio::time::timeout(Duration::from_millis(200), sending).await;
+                    silent.store(true, Ordering::SeqCst);
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    })
+    .await;
+    (upstream, is_silent)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_silent_until_a_request_times_out_gets_no_other_and_keeps_its_streams() {
+    for by_deadline in [false, true] {
+        let (upstream, is_silent) = falling_silent().await;
+        let head = Duration::from_secs(if by_deadline { 60 } else { 3 });
+        let (_view, mesh) = mesh([], Limits { attempts: 1, head, ..Limits::default() });
+        let url = h2c(&upstream);
+        ok(&mesh, &url).await;
+        until(|| is_silent.load(Ordering::SeqCst)).await;
+        let waiting = mesh.clone();
+        let request = |time: Duration| {
+            let mut request = post();
+            request.extensions_mut().insert(crate::Deadline(tokio::time::Instant::now() + time));
+            request
+        };
+        let long = request(Duration::from_secs(60));
+        let (mut tasks, other) = (tokio::task::JoinSet::new(), url.clone());
+        tasks.spawn(async move { waiting.send_to_any(&[other], long).await.map(drop) });
+        until(|| mesh.stats().in_flight == 1).await;
+        let short = request(Duration::from_millis(if by_deadline { 1_500 } else { 60_000 }));
+        let error = mesh.send_to_any(std::slice::from_ref(&url), short).await.unwrap_err();
+        match by_deadline {
+            true => assert!(matches!(error, MeshError::DeadlinePassed { .. }), "{error:?}"),
+            false => assert!(matches!(error, MeshError::TimedOut { .. }), "{error:?}"),
+        }
+        for _ in 0..3 {
+            ok(&mesh, &url).await;
+        }
+        assert_eq!(upstream.hits(), 2, "the others share a new connection");
+        if by_deadline {
+            assert_eq!(tasks.len(), 1);
+            assert!(tasks.try_join_next().is_none(), "its other stream goes on");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_times_out_on_a_connection_that_is_alive_takes_nothing_from_the_others() {
+    let upstream = serving(100, async |request: Request<Incoming>| {
+        if request.method() == http::Method::POST {
+            std::future::pending::<()>().await;
+        }
+        text("ok")
+    })
+    .await;
+    let (_view, mesh) = mesh([], Limits { attempts: 1, ..Limits::default() });
+    let url = h2c(&upstream);
+    ok(&mesh, &url).await;
+    let mut short = post();
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(1_500);
+    short.extensions_mut().insert(crate::Deadline(deadline));
+    let asking = async {
+        until(|| mesh.stats().in_flight == 1).await;
+        while mesh.stats().in_flight == 1 {
+            ok(&mesh, &url).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (late, ()) = tokio::join!(mesh.send_to_any(std::slice::from_ref(&url), short), asking);
+    assert!(matches!(late.unwrap_err(), MeshError::DeadlinePassed { .. }));
+    ok(&mesh, &url).await;
+    assert_eq!(upstream.hits(), 1);
 }

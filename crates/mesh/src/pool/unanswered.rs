@@ -1,0 +1,61 @@
+//! Requests that wait for an answer over a shared connection, and what it means if they wait too long.
+//!
+//! A server that is gone without a word leaves its connections open. Over HTTP/1 a request that timed out takes its connection
+//! with it. Over HTTP/2 all requests would go on to the dead connection. Pings would find out sooner, but servers that count
+//! them close connections for them (gRPC: `too_many_pings`). So a connection on which nothing has come since a request was
+//! sent that has now timed out gets no further requests; those that it has may still be answered.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::per_core::PerCore;
+use super::shared::Streams;
+use crate::origin::Origin;
+
+/// The request that an attempt has sent and that was not answered yet, if its connection is shared.
+#[derive(Debug, Default)]
+pub(crate) struct Asked(Mutex<Option<Unanswered>>);
+
+/// A request on a shared connection.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    pub(super) origin: Arc<Origin>,
+    pub(super) pool: Arc<PerCore>,
+    pub(super) streams: Arc<Streams>,
+    /// What had been received on the connection when the request was sent.
+    heard: u64,
+    since: Instant,
+}
+
+impl Unanswered {
+    pub(super) fn new(origin: &Arc<Origin>, pool: &Arc<PerCore>, streams: &Arc<Streams>) -> Self {
+        Self {
+            origin: Arc::clone(origin),
+            pool: Arc::clone(pool),
+            streams: Arc::clone(streams),
+            heard: streams.heard(),
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Asked {
+    /// Notes the request that is sent now; none if its connection carries no other.
+    pub(crate) fn sends(&self, request: Option<Unanswered>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = request;
+    }
+
+    /// Call when the request has waited for too long. If it did so for this long at least, and nothing has come on its connection
+    /// since, the connection gets no more requests.
+    pub(crate) fn timed_out(self, at_least: Duration) {
+        let request = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(request) = request
+            && request.streams.heard() == request.heard
+            && request.since.elapsed() >= at_least
+        {
+            request.pool.forget(&request.origin, &request.streams);
+        }
+    }
+}
