@@ -10,6 +10,7 @@ mod histogram;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh::DurationsRead;
@@ -33,6 +34,8 @@ pub use histogram::Histogram;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    /// How often the set was read.
+    scrapes: Arc<AtomicU64>,
     prefix: Arc<str>,
 }
 
@@ -42,7 +45,7 @@ pub const COMMON_PREFIX: &str = "coterie";
 impl Metrics {
     /// An empty set. Every name in it gets this prefix, such as `coterie_storage`.
     pub fn new(prefix: &str) -> Self {
-        Self { registry: Arc::default(), prefix: prefix.into() }
+        Self { registry: Arc::default(), scrapes: Arc::default(), prefix: prefix.into() }
     }
 
     /// An empty set for a service: every name gets the [prefix](crate::Plugin::metrics_prefix) of its type, and the label
@@ -50,13 +53,14 @@ impl Metrics {
     pub fn of_service(prefix: &str, service: &ServiceName) -> Self {
         let label = (Cow::Borrowed("service"), Cow::Owned(service.to_string()));
         let registry = Registry::with_labels([label].into_iter());
-        Self { registry: Arc::new(Mutex::new(registry)), prefix: prefix.into() }
+        Self { registry: Arc::new(Mutex::new(registry)), scrapes: Arc::default(), prefix: prefix.into() }
     }
 
     /// The same set for metrics that services of several types have under one name: `coterie_tls_handshakes`.
     #[must_use]
     pub fn common(&self) -> Self {
-        Self { registry: Arc::clone(&self.registry), prefix: COMMON_PREFIX.into() }
+        let (registry, scrapes) = (Arc::clone(&self.registry), Arc::clone(&self.scrapes));
+        Self { registry, scrapes, prefix: COMMON_PREFIX.into() }
     }
 
     /// A number that only grows.
@@ -162,9 +166,28 @@ impl Metrics {
         self.register(name, help, ObservableHistograms(read));
     }
 
+    /// A function for several observable metrics that are read from one value: it calls `read` once each time the set is read.
+    pub fn once_per_scrape<T: Send + Sync + 'static>(
+        &self,
+        read: impl Fn() -> T + Send + Sync + 'static,
+    ) -> impl Fn() -> Arc<T> + Clone + Send + Sync + 'static {
+        let (scrapes, read) = (Arc::clone(&self.scrapes), Arc::new(read));
+        let last = Arc::new(Mutex::new(None::<(u64, Arc<T>)>));
+        move || {
+            let now = scrapes.load(Ordering::Acquire);
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*last {
+                Some((of, value)) if *of == now => Arc::clone(value),
+                _ => Arc::clone(&last.insert((now, Arc::new(read()))).1),
+            }
+        }
+    }
+
     /// Writes the set in the OpenMetrics text format, without the closing line.
     pub fn encode(&self, out: &mut String) -> fmt::Result {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: one scrape at a time.
+        self.scrapes.fetch_add(1, Ordering::Release);
         prometheus_client::encoding::text::encode_registry(out, &registry)
     }
 
@@ -377,6 +400,25 @@ mod tests {
         }
         assert!(!text.contains("nothing"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn what_several_metrics_show_is_read_once_per_scrape() {
+        let metrics = Metrics::new("coterie_test");
+        let reads = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&reads);
+        let value = metrics.once_per_scrape(move || count.fetch_add(1, Ordering::Relaxed) + 1);
+        for name in ["first", "second"] {
+            let value = value.clone();
+            metrics.common().observable_gauge(name, "A value", move || *value());
+        }
+        for scrape in 1..=3 {
+            let mut text = String::new();
+            metrics.encode(&mut text).unwrap();
+            assert!(text.contains(&format!("coterie_first {scrape}\n")), "{text}");
+            assert!(text.contains(&format!("coterie_second {scrape}\n")), "{text}");
+            assert_eq!(reads.load(Ordering::Relaxed), scrape);
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Labels have few values: reasons, classes of answers, and the services, routes, members and addresses that exist now.
 
+use std::sync::Arc;
+
 use mesh::{Mesh, UpstreamMember, UpstreamSeries};
 use plugin::Metrics;
 
@@ -9,71 +11,76 @@ type Labels = Vec<(&'static str, String)>;
 
 /// Declares the metrics of all meshes of this node.
 pub(crate) fn declare(metrics: &Metrics, mesh: &Mesh) {
-    let counts = |mesh: &Mesh| {
-        let mesh = mesh.clone();
-        move || mesh.upstream_counts()
-    };
+    let of = mesh.clone();
+    let counts = metrics.once_per_scrape(move || of.upstream_counts());
     let reason = |reason: &str| vec![("reason", reason.to_owned())];
-    let read = counts(mesh);
+    let read = counts.clone();
     let help = "Requests that were sent again, by reason";
     metrics.observable_counters("upstream_retries", help, move || {
         read().retries.map(|(why, count)| (reason(why.as_str()), count))
     });
-    let read = counts(mesh);
+    let read = counts.clone();
     let help = "Ejections of members and addresses that failed too often, by reason";
     metrics.observable_counters("upstream_ejections", help, move || {
         read().ejections.map(|(why, count)| (reason(why.as_str()), count))
     });
-    let read = counts(mesh);
+    let read = counts.clone();
     let help = "Attempts to open a connection, by result";
     metrics.observable_counters("upstream_connects", help, move || {
         read().connects.map(|(result, count)| (vec![("result", result.as_str().to_owned())], count))
     });
-    let read = counts(mesh);
     let help = "Open connections: those that carry requests (`active`), and those that wait for one (`idle`)";
     metrics.observable_gauges("upstream_connections", help, move || {
-        let counts = read();
+        let counts = counts();
         let state = |state: &str| vec![("state", state.to_owned())];
         [(state("active"), counts.active as u64), (state("idle"), counts.idle as u64)]
     });
-    declare_services(metrics, mesh);
-    declare_members(metrics, mesh);
+    let of = mesh.clone();
+    // Walking through all members and routes takes a while.
+    let series = metrics.once_per_scrape(move || of.upstream_series());
+    declare_services(metrics, &series);
+    declare_members(metrics, &series);
 }
 
+/// Reads the series of all services and routes.
+trait Read: Fn() -> Arc<Vec<UpstreamSeries>> + Clone + Send + Sync + 'static {}
+impl<F: Fn() -> Arc<Vec<UpstreamSeries>> + Clone + Send + Sync + 'static> Read for F {}
+
 /// Those of each service, and of each route with addresses of its own.
-fn declare_services(metrics: &Metrics, mesh: &Mesh) {
-    let of = mesh.clone();
+fn declare_services(metrics: &Metrics, series: &impl Read) {
+    let of = series.clone();
     let help = "Time from the begin of an attempt to the end of its answer, by service or route";
     metrics.observable_histograms("upstream_request_duration_seconds", help, move || {
-        let series = of.upstream_series().into_iter();
-        series.map(|series| (service(&series), series.read.durations)).collect::<Vec<_>>()
+        let durations = |series: &UpstreamSeries| (service(series), series.read.durations.clone());
+        of().iter().map(durations).collect::<Vec<_>>()
     });
-    let of = mesh.clone();
+    let of = series.clone();
     let help =
         "Requests that were not sent again because the retry budget was exhausted, by service or route";
     metrics.observable_counters("upstream_budget_exhausted", help, move || {
-        each(&of, |series| series.read.budget_exhausted)
+        each(&of(), |series| series.read.budget_exhausted)
     });
-    let of = mesh.clone();
+    let of = series.clone();
     let help = "Requests that wait for a member or for a pause, by service or route";
-    metrics
-        .observable_gauges("upstream_waiting", help, move || each(&of, |series| series.read.waiting as u64));
-    let of = mesh.clone();
+    metrics.observable_gauges("upstream_waiting", help, move || {
+        each(&of(), |series| series.read.waiting as u64)
+    });
+    let of = series.clone();
     let help = "Whether most members of a service disappeared at once, so that they are kept for a while";
-    metrics.observable_gauges("upstream_panic", help, move || each(&of, |series| u64::from(series.panic)));
+    metrics.observable_gauges("upstream_panic", help, move || each(&of(), |series| u64::from(series.panic)));
 }
 
 /// Those of each member, and of each address of a route.
-fn declare_members(metrics: &Metrics, mesh: &Mesh) {
-    let of = mesh.clone();
+fn declare_members(metrics: &Metrics, series: &impl Read) {
+    let of = series.clone();
     let help = "Attempts by service or route, member or address, and class of the answer";
     metrics.observable_counters("upstream_requests", help, move || {
         let mut counts = Vec::new();
-        for series in of.upstream_series() {
+        for series in of().iter() {
             for member in &series.members {
                 let known = member.attempts.iter().filter(|(_, count)| *count > 0);
                 counts.extend(known.map(|(class, count)| {
-                    let mut labels = labels(&series, member);
+                    let mut labels = labels(series, member);
                     labels.push(("code_class", (*class).to_owned()));
                     (labels, *count)
                 }));
@@ -82,11 +89,11 @@ fn declare_members(metrics: &Metrics, mesh: &Mesh) {
         counts
     });
     let gauge = |name: &str, help: &str, read: fn(&UpstreamMember) -> f64| {
-        let of = mesh.clone();
+        let of = series.clone();
         metrics.observable_gauges(name, help, move || {
             let mut gauges = Vec::new();
-            for series in of.upstream_series() {
-                gauges.extend(series.members.iter().map(|member| (labels(&series, member), read(member))));
+            for series in of().iter() {
+                gauges.extend(series.members.iter().map(|member| (labels(series, member), read(member))));
             }
             gauges
         });
@@ -104,8 +111,8 @@ fn flag(is_so: bool) -> f64 {
     f64::from(u8::from(is_so))
 }
 
-fn each(mesh: &Mesh, read: impl Fn(&UpstreamSeries) -> u64) -> Vec<(Labels, u64)> {
-    mesh.upstream_series().iter().map(|series| (service(series), read(series))).collect()
+fn each(all: &[UpstreamSeries], read: impl Fn(&UpstreamSeries) -> u64) -> Vec<(Labels, u64)> {
+    all.iter().map(|series| (service(series), read(series))).collect()
 }
 
 fn service(series: &UpstreamSeries) -> Labels {
