@@ -7,6 +7,7 @@
 mod accept;
 mod answer;
 mod body;
+mod drain_order;
 mod draining;
 mod first_bytes;
 mod hangup;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::body::{Body, HttpBody};
 use futures_util::TryFutureExt;
 use futures_util::future::Either;
@@ -143,12 +145,16 @@ impl Default for Protocols {
     }
 }
 
-/// What all connections of a listener share.
+/// What connections of a listener share that were opened with the same settings.
 #[derive(Debug)]
 struct Shared {
     limits: ServeLimits,
     protocols: Protocols,
 }
+
+/// What the next connections of a listener share. Cheap to clone; clones are the same.
+#[derive(Debug, Clone)]
+struct Next(Arc<ArcSwap<Shared>>);
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -204,9 +210,9 @@ async fn serve_with<S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let shared = Shared::new(limits, protocols);
-    let acceptor = shared.acceptor(1);
-    serve_on(0, listener, service, stop, acceptor, shared).await;
+    let next = Next::new(limits, protocols);
+    let acceptor = next.acceptor(1);
+    serve_on(0, listener, service, stop, acceptor, next).await;
 }
 
 /// The same on one core of a listener.
@@ -216,13 +222,13 @@ async fn serve_on<S>(
     service: S,
     stop: Stop,
     acceptor: Acceptor,
-    shared: Arc<Shared>,
+    next: Next,
 ) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     accept_on(core, listener, stop, acceptor, move |stream, peer, stopping, slot| {
-        connection(stream, peer, service.clone(), Arc::clone(&shared), stopping, slot)
+        connection(stream, peer, service.clone(), next.shared(), stopping, slot)
     })
     .await;
 }
@@ -231,11 +237,28 @@ impl Shared {
     fn new(limits: ServeLimits, protocols: Protocols) -> Arc<Self> {
         Arc::new(Self { limits, protocols })
     }
+}
+
+impl Next {
+    fn new(limits: ServeLimits, protocols: Protocols) -> Self {
+        Self(Arc::new(ArcSwap::new(Shared::new(limits, protocols))))
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        self.0.load_full()
+    }
+
+    /// Connections that are open keep what they have.
+    fn replace(&self, limits: ServeLimits, protocols: Protocols) {
+        self.0.store(Shared::new(limits, protocols));
+    }
 
     /// What accepts connections on this number of cores.
     fn acceptor(&self, cores: usize) -> Acceptor {
-        let limits = AcceptLimits { connections: self.limits.connections, grace: self.limits.grace };
-        Acceptor::new(limits, cores, self.protocols.meters.clone())
+        let shared = self.shared();
+        let Shared { limits, protocols } = &*shared;
+        let accepting = AcceptLimits { connections: limits.connections, grace: limits.grace };
+        Acceptor::new(accepting, cores, protocols.meters.clone())
     }
 }
 

@@ -50,7 +50,7 @@ pub struct TlsSession {
 pub struct Tls(Arc<Shared>);
 
 struct Shared {
-    listener: String,
+    listener: ListenerName,
     certificates: Arc<Certificates>,
     acceptor: TlsAcceptor,
     loaded: AtomicU64,
@@ -59,9 +59,27 @@ struct Shared {
     next_log: Mutex<Instant>,
 }
 
+/// The name of a listener, which may change. Cheap to clone; clones are the same.
+#[derive(Debug, Clone)]
+struct ListenerName(Arc<Mutex<String>>);
+
+impl ListenerName {
+    fn new(name: &str) -> Self {
+        Self(Arc::new(Mutex::new(name.to_owned())))
+    }
+
+    fn now(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, name: &str) {
+        name.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").field("listener", &self.listener).finish_non_exhaustive()
+        f.debug_struct("Tls").field("listener", &self.listener.now()).finish_non_exhaustive()
     }
 }
 
@@ -75,7 +93,8 @@ impl Tls {
         alpn: &[&str],
     ) -> Result<Self, ServiceError> {
         let failed = |error: rustls::Error| ServiceError::internal("TLS can't be set up").source(error);
-        let certificates = Arc::new(Certificates::new(listener.to_owned(), files));
+        let listener = ListenerName::new(listener);
+        let certificates = Arc::new(Certificates::new(listener.clone(), files));
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let mut config = builder
             .with_safe_default_protocol_versions()
@@ -86,7 +105,7 @@ impl Tls {
         config.ticketer = ring::Ticketer::new().map_err(failed)?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let tls = Self(Arc::new(Shared {
-            listener: listener.to_owned(),
+            listener,
             certificates,
             acceptor,
             loaded: AtomicU64::new(0),
@@ -95,6 +114,16 @@ impl Tls {
         }));
         tls.poll().await;
         Ok(tls)
+    }
+
+    /// Health, logs and errors name the listener like this from now on.
+    pub fn rename(&self, listener: &str) {
+        self.0.listener.change(listener);
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Reads the certificates again whenever their files change. Runs until it is dropped.
@@ -140,7 +169,11 @@ impl Tls {
     /// `Degraded` if a certificate is missing, was refused, or has expired.
     pub fn health(&self) -> Health {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        health(&self.0.listener, &self.0.certificates.statuses(), i64::try_from(now).unwrap_or(i64::MAX))
+        health(
+            &self.0.listener.now(),
+            &self.0.certificates.statuses(),
+            i64::try_from(now).unwrap_or(i64::MAX),
+        )
     }
 
     /// How often certificates were read since the start: those that are served, and those that can't be used.
@@ -158,7 +191,7 @@ impl Tls {
     pub(crate) fn failed(&self, peer: SocketAddr, error: &std::io::Error) {
         let missing = self.0.certificates.statuses().into_iter().find(|status| !status.is_served);
         let Some(missing) = missing else {
-            debug!(listener = self.0.listener, %peer, %error, "no TLS handshake");
+            debug!(listener = self.0.listener.now(), %peer, %error, "no TLS handshake");
             return;
         };
         let now = Instant::now();
@@ -166,7 +199,7 @@ impl Tls {
         if now >= *next_log {
             *next_log = now + LOG_INTERVAL;
             let why = missing.trouble.unwrap_or_default();
-            warn!(listener = self.0.listener, %peer, %error, certificate = missing.name, why,
+            warn!(listener = self.0.listener.now(), %peer, %error, certificate = missing.name, why,
                 "TLS handshakes fail while a certificate is missing");
         }
     }

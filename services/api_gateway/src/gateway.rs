@@ -87,7 +87,7 @@ impl Gateway {
         let (mut parts, body) = request.into_parts();
         let arrival = parts.extensions.get::<Arc<Arrival>>().cloned();
         let traffic = arrival.as_ref().and_then(|arrival| self.traffic.of(&arrival.listener).cloned());
-        // Once the listener drains, every answer closes its connection.
+        // Soon after the begin of a drain, every answer closes its connection.
         let in_flight = arrival.as_ref().map_or(&self.in_flight, |arrival| &arrival.in_flight);
         let mut ticket = Ticket::new(in_flight.enter(), &parts.method, traffic, logged);
         let (body, bytes) = CountedBody::new(body);
@@ -331,9 +331,9 @@ impl Gateway {
     }
 }
 
-/// Closes the connection after this answer if its listener is draining.
+/// Closes the connection after this answer if those of its listener are to end.
 pub(crate) fn closing(mut answer: Response<AnyBody>, in_flight: &InFlight) -> Response<AnyBody> {
-    if in_flight.is_draining() {
+    if in_flight.is_closing() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer

@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use ipnet::IpNet;
 use plugin::access_log::AccessLog;
 use plugin::http_listener::alpn;
 use plugin::{
-    Context, CoreListener, DrainingListener, Health, InFlight, ListenerMeters, Protocols, ServeLimits,
-    ServiceError, Tls,
+    Context, CoreListener, DrainingListener, Health, InFlight, ListenerMeters, OnRefused, Protocols,
+    ServeLimits, ServiceError, Tls,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -87,9 +88,7 @@ pub(crate) async fn open(cx: &Context, plans: Vec<ListenerPlan>) -> Result<Vec<O
         opened.push(OpenListener { plan, arrival, socket, tls: None });
     }
     for listener in opened.iter_mut().filter(|listener| listener.plan.is_tls()) {
-        let plan = &listener.plan;
-        let alpn = alpn(plan.http1, plan.http2);
-        listener.tls = Some(Tls::open(&plan.name, plan.certificates.clone(), &alpn).await?);
+        listener.tls = Some(tls_of(&listener.plan).await?);
     }
     Ok(opened)
 }
@@ -111,6 +110,8 @@ pub(crate) struct Running {
     /// The address that it has bound.
     pub(crate) address: SocketAddr,
     pub(crate) arrival: Arc<Arrival>,
+    /// The same for requests that come when the state has no such listener any more.
+    last: Arc<ArcSwap<Arrival>>,
     pub(crate) tls: Option<Tls>,
     listener: Arc<DrainingListener>,
 }
@@ -120,46 +121,73 @@ impl Running {
     pub(crate) fn serve(cx: &Context, opened: OpenListener, live: &Live, log: &AccessLog) -> Self {
         let OpenListener { plan, arrival, socket, tls } = opened;
         let address = socket.address();
-        let limits = ServeLimits {
-            connections: plan.max_connections,
-            grace: GRACE,
-            node: Some(cx.node.clone()),
-            ..ServeLimits::of_service_listener()
-        };
-        let protocols = Protocols {
-            http1: plan.http1,
-            http2: plan.http2,
-            tls: tls.clone(),
-            proxies: plan.proxy_protocol.then(|| plan.trust.clone()),
-            meters: arrival.meters.clone(),
-            on_refused: routes::on_refused(live, &arrival, log),
-        };
-        let service = routes::on_listener(live.clone(), Arc::clone(&arrival), log.clone());
+        let last = Arc::new(ArcSwap::new(Arc::clone(&arrival)));
+        let on_refused = routes::on_refused(live, &last, log);
+        let (limits, protocols) = served_with(cx, &plan, &arrival, tls.as_ref(), on_refused);
+        let service = routes::on_listener(live.clone(), Arc::clone(&last), log.clone());
         let in_flight = arrival.in_flight.clone();
         let listener = DrainingListener::named(cx, &plan.name, socket, in_flight, limits, protocols, service);
-        Self { plan, address, arrival, tls, listener: Arc::new(listener) }
+        Self { plan, address, arrival, last, tls, listener: Arc::new(listener) }
     }
 
-    /// Refuses new connections, lets requests in flight finish for a time, and closes the connections that are left. All
-    /// of that in a task, which ends early with the service.
-    pub(crate) fn retire(self, cx: &Context, time: Duration) {
-        let (listener, shutdown) = (self.listener, cx.shutdown.clone());
-        cx.tasks.spawn("removed listener", async move {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => {}
-                () = listener.drain(Instant::now() + time) => {}
-            }
-            listener.stop().await;
-            Ok(())
-        });
+    /// The same listener with other settings. They count for new requests; what concerns connections counts for new ones, once
+    /// they are [applied](Self::apply).
+    pub(crate) fn renewed(self, plan: ListenerPlan, tls: Option<Tls>) -> Self {
+        let Arrival { id, in_flight, meters, .. } = &*self.arrival;
+        let arrival = Arc::new(Arrival::new(*id, &plan, in_flight.clone(), meters.clone()));
+        Self { plan, arrival, tls, ..self }
     }
+
+    /// Gives new connections the present settings.
+    pub(crate) fn apply(&self, cx: &Context, live: &Live, log: &AccessLog) {
+        let Self { plan, arrival, last, tls, listener, .. } = self;
+        last.store(Arc::clone(arrival));
+        if let Some(tls) = tls {
+            tls.rename(&plan.name);
+        }
+        let on_refused = routes::on_refused(live, last, log);
+        let (limits, protocols) = served_with(cx, plan, arrival, tls.as_ref(), on_refused);
+        listener.change(cx, &plan.name, limits, protocols);
+    }
+}
+
+/// The limits and protocols of a listener.
+fn served_with(
+    cx: &Context,
+    plan: &ListenerPlan,
+    arrival: &Arrival,
+    tls: Option<&Tls>,
+    on_refused: OnRefused,
+) -> (ServeLimits, Protocols) {
+    let limits = ServeLimits {
+        connections: plan.max_connections,
+        grace: GRACE,
+        node: Some(cx.node.clone()),
+        ..ServeLimits::of_service_listener()
+    };
+    let protocols = Protocols {
+        http1: plan.http1,
+        http2: plan.http2,
+        tls: tls.cloned(),
+        proxies: plan.proxy_protocol.then(|| plan.trust.clone()),
+        meters: arrival.meters.clone(),
+        on_refused,
+    };
+    (limits, protocols)
+}
+
+/// The TLS of a listener: its certificates are read.
+pub(crate) async fn tls_of(plan: &ListenerPlan) -> Result<Tls, ServiceError> {
+    let alpn = alpn(plan.http1, plan.http2);
+    Tls::open(&plan.name, plan.certificates.clone(), &alpn).await
 }
 
 /// The listeners of a gateway.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     running: Arc<Mutex<Vec<Running>>>,
+    /// Those that were removed and that still drain.
+    removed: Arc<Mutex<Vec<Arc<DrainingListener>>>>,
     draining: CancellationToken,
 }
 
@@ -177,7 +205,7 @@ impl Listeners {
         *listeners.lock() = running;
         let shared = Arc::clone(&listeners.running);
         ListenerMeters::register(&cx.metrics, move || {
-            let running = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let running = locked(&shared);
             let each = running
                 .iter()
                 .map(|one| (one.plan.name.clone(), one.arrival.meters.clone(), one.tls.clone()));
@@ -187,8 +215,8 @@ impl Listeners {
     }
 
     /// The listeners now; hold the lock for a moment only.
-    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Running>> {
+        locked(&self.running)
     }
 
     /// Cancelled when the drain begins.
@@ -204,11 +232,32 @@ impl Listeners {
         ended.chain(certificates).find(|health| *health != Health::Ready).unwrap_or(Health::Ready)
     }
 
-    fn all(&self) -> Vec<Arc<DrainingListener>> {
-        self.lock().iter().map(|one| Arc::clone(&one.listener)).collect()
+    /// Drains a listener that was removed, for a time, and closes the connections that are left. All of that in a task, which
+    /// ends early with the service.
+    pub(crate) fn remove(&self, cx: &Context, one: Running, time: Duration) {
+        let (listener, removed) = (one.listener, Arc::clone(&self.removed));
+        locked(&removed).push(Arc::clone(&listener));
+        let shutdown = cx.shutdown.clone();
+        cx.tasks.spawn("removed listener", async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = listener.drain(Instant::now() + time) => {}
+            }
+            listener.stop().await;
+            locked(&removed).retain(|other| !Arc::ptr_eq(other, &listener));
+            Ok(())
+        });
     }
 
-    /// Refuses new connections on all listeners, and waits for the requests in flight, or until the deadline.
+    /// Those that serve, and those that were removed.
+    fn all(&self) -> Vec<Arc<DrainingListener>> {
+        let running: Vec<_> = self.lock().iter().map(|one| Arc::clone(&one.listener)).collect();
+        let removed = locked(&self.removed).clone();
+        running.into_iter().chain(removed).collect()
+    }
+
+    /// Drains all listeners, together with those that were removed before.
     pub(crate) async fn drain(&self, deadline: Instant) {
         self.draining.cancel();
         let all = self.all();
@@ -221,4 +270,8 @@ impl Listeners {
         let all = self.all();
         join_all(all.iter().map(|listener| listener.stop())).await;
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
 //! New settings for a running gateway: everything that may fail is done first, then all is swapped in one step.
 //!
 //! Listeners whose address stays keep their sockets and connections, whatever their names become. New ones are opened before
-//! anything is swapped; those that are gone drain. What a listener has fixed when it was opened needs a restart.
+//! anything is swapped; those that are gone drain. What concerns connections, such as TLS, counts for those that are opened
+//! from then on. Only a listener whose address overlaps with that of an old one needs a restart.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,22 +48,22 @@ fn continued(old: &[Known], new: &[ListenerPlan]) -> Vec<Option<usize>> {
     heirs
 }
 
-/// The settings of a listener that it fixed when it was opened and that have changed, as JSON pointers. Pure.
-fn fixed(old: &ListenerPlan, new: &ListenerPlan) -> Vec<String> {
-    let is_other_proxy = new.proxy_protocol && old.proxy_protocol && old.trust != new.trust;
-    let changed = [
-        ("tls", old.is_tls() != new.is_tls()),
-        ("protocols", (old.http1, old.http2) != (new.http1, new.http2)),
-        ("proxy_protocol", old.proxy_protocol != new.proxy_protocol),
-        ("trust", is_other_proxy),
-        ("max_connections", old.max_connections != new.max_connections),
-    ];
-    changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| new.pointer(key)).collect()
-}
-
 /// Whether a new listener can't be opened while an old one is: they overlap, because one has every address of the machine.
 fn overlaps(new: SocketAddr, old: SocketAddr) -> bool {
     new.port() == old.port() && new != old && (new.ip().is_unspecified() || old.ip().is_unspecified())
+}
+
+/// The settings that need a restart, as JSON pointers. Pure.
+fn fixed(known: &[Known], heirs: &[Option<usize>], new: &[ListenerPlan]) -> Vec<String> {
+    let opened = heirs.iter().zip(new).filter(|(heir, _)| heir.is_none()).map(|(_, plan)| plan);
+    let overlapping = opened.filter(|plan| known.iter().any(|old| overlaps(plan.address, old.bound)));
+    overlapping.map(|plan| plan.pointer("address")).collect()
+}
+
+/// A URL with another scheme.
+fn with_scheme(url: &str, scheme: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    format!("{scheme}://{rest}")
 }
 
 /// Puts the endpoints back unless the new settings are applied.
@@ -90,8 +91,17 @@ struct Ready {
 }
 
 enum Next {
-    Continued(usize, Option<NewCertificates>),
+    Continued(usize, NextTls),
     Opened(Box<OpenListener>),
+}
+
+/// The TLS of a listener that continues.
+enum NextTls {
+    /// The same with these certificates.
+    Kept(Tls, NewCertificates),
+    /// For new connections.
+    New(Tls),
+    None,
 }
 
 impl GatewayService {
@@ -99,7 +109,7 @@ impl GatewayService {
     pub(crate) async fn reload(&self, plan: Plan) -> Updated {
         let known = self.known();
         let heirs = continued(&known, &plan.listeners);
-        let fixed = self.fixed(&known, &heirs, &plan.listeners);
+        let fixed = fixed(&known, &heirs, &plan.listeners);
         if !fixed.is_empty() {
             return Updated::NeedsRestart(fixed);
         }
@@ -122,19 +132,6 @@ impl GatewayService {
         running.iter().map(known).collect()
     }
 
-    /// The settings that need a restart.
-    fn fixed(&self, known: &[Known], heirs: &[Option<usize>], new: &[ListenerPlan]) -> Vec<String> {
-        let running = self.listeners.lock();
-        let each = heirs.iter().zip(new).flat_map(|(heir, plan)| match heir {
-            Some(at) => fixed(&running[*at].plan, plan),
-            None if known.iter().any(|old| overlaps(plan.address, old.bound)) => {
-                vec![plan.pointer("address")]
-            }
-            None => Vec::new(),
-        });
-        each.collect()
-    }
-
     /// Does all that can fail. Dropping the result undoes it.
     async fn ready(&self, plan: Plan, heirs: &[Option<usize>]) -> Result<Ready, ServiceError> {
         let endpoints = &self.cx.endpoints;
@@ -153,19 +150,13 @@ impl GatewayService {
                 }
                 continue;
             };
-            let (old_name, tls) = {
+            let (old, tls) = {
                 let running = self.listeners.lock();
-                (running[at].plan.name.clone(), running[at].tls.clone())
+                (running[at].plan.clone(), running[at].tls.clone())
             };
-            let certificates = match tls {
-                Some(tls) => {
-                    let read = tls.read(listener.certificates.clone()).await;
-                    Some(read.map_err(|why| unreadable(listener, &why))?)
-                }
-                None => None,
-            };
-            urls.extend(before.get(&old_name).map(|url| (name, url.clone())));
-            listeners.push(Next::Continued(at, certificates));
+            let next = next_tls(&old, tls, listener).await?;
+            urls.extend(before.get(&old.name).map(|url| (name, with_scheme(url, listener.scheme()))));
+            listeners.push(Next::Continued(at, next));
         }
         Ok(Ready { plan, listeners, urls, restore })
     }
@@ -192,12 +183,17 @@ impl GatewayService {
                     arrivals.push(Arc::clone(new.arrival()));
                     opened.push(new);
                 }
-                Next::Continued(at, new) => {
-                    let Some(mut one) = old[at].take() else { continue };
-                    certificates.extend(one.tls.clone().zip(new));
-                    let Arrival { id, in_flight, meters, .. } = &*one.arrival;
-                    one.arrival = Arc::new(Arrival::new(*id, &plan, in_flight.clone(), meters.clone()));
-                    one.plan = plan;
+                Next::Continued(at, next) => {
+                    let Some(one) = old[at].take() else { continue };
+                    let tls = match next {
+                        NextTls::None => None,
+                        NextTls::New(tls) => Some(tls),
+                        NextTls::Kept(tls, new) => {
+                            certificates.push((tls.clone(), new));
+                            Some(tls)
+                        }
+                    };
+                    let one = one.renewed(plan, tls);
                     arrivals.push(Arc::clone(&one.arrival));
                     running.push(one);
                 }
@@ -205,6 +201,9 @@ impl GatewayService {
         }
         let parts = Parts { table, mesh, hosts, arrivals };
         self.live.replace(self.state(parts, Some(&now)));
+        for continued in running.iter() {
+            continued.apply(&self.cx, &self.live, &self.access_log);
+        }
         for (tls, new) in certificates {
             tls.replace(new);
             // Those that are replaced together with the settings are served at once.
@@ -220,7 +219,7 @@ impl GatewayService {
         self.cx.endpoints.replace(urls);
         for removed in old.into_iter().flatten() {
             info!(listener = %removed.plan.name, address = %removed.address, "removing a listener");
-            removed.retire(&self.cx, limits::DRAIN);
+            self.listeners.remove(&self.cx, removed, limits::DRAIN);
         }
     }
 }
@@ -231,6 +230,27 @@ pub(crate) struct Parts {
     pub(crate) mesh: mesh::Mesh,
     pub(crate) hosts: plugin::http::Hosts,
     pub(crate) arrivals: Vec<Arc<Arrival>>,
+}
+
+/// The TLS of a listener that continues an old one.
+async fn next_tls(old: &ListenerPlan, tls: Option<Tls>, new: &ListenerPlan) -> Result<NextTls, ServiceError> {
+    if !new.is_tls() {
+        return Ok(NextTls::None);
+    }
+    match tls.filter(|_| (old.http1, old.http2) == (new.http1, new.http2)) {
+        Some(tls) => {
+            let read = tls.read(new.certificates.clone()).await;
+            read.map(|read| NextTls::Kept(tls, read)).map_err(|why| unreadable(new, &why))
+        }
+        // It offers the protocols by ALPN, so other protocols need another one.
+        None => {
+            let tls = listeners::tls_of(new).await?;
+            match tls.missing() {
+                Some(why) => Err(unreadable(new, &why)),
+                None => Ok(NextTls::New(tls)),
+            }
+        }
+    }
 }
 
 fn unreadable(listener: &ListenerPlan, why: &str) -> ServiceError {
@@ -286,23 +306,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_listener_fixed_when_it_was_opened_is_named() {
-        let old = plan("web", "127.0.0.1:8080");
-        let with = |change: fn(&mut ListenerPlan)| {
-            let mut new = plan("renamed", "127.0.0.1:8080");
-            change(&mut new);
-            fixed(&old, &new)
-        };
-        assert!(with(|_| ()).is_empty());
-        assert!(with(|new| new.ready = Some("/r".to_owned())).is_empty());
-        assert!(with(|new| new.trust = vec!["10.0.0.0/8".parse().unwrap()]).is_empty());
-        assert_eq!(with(|new| new.http2 = false), ["/listeners/0/protocols"]);
-        assert_eq!(with(|new| new.max_connections = 11), ["/listeners/0/max_connections"]);
-        let inherited = with(|new| (new.max_connections, new.inherits) = (11, vec!["max_connections"]));
-        assert_eq!(inherited, ["/max_connections"]);
-        assert_eq!(with(|new| new.proxy_protocol = true), ["/listeners/0/proxy_protocol"]);
-        assert!(overlaps("0.0.0.0:80".parse().unwrap(), "127.0.0.1:80".parse().unwrap()));
-        assert!(!overlaps("0.0.0.0:80".parse().unwrap(), "127.0.0.1:81".parse().unwrap()));
-        assert!(!overlaps("127.0.0.1:80".parse().unwrap(), "127.0.0.2:80".parse().unwrap()));
+    fn a_listener_on_all_addresses_overlaps_with_any_other_on_its_port() {
+        let overlap = |new: &str, old: &str| overlaps(new.parse().unwrap(), old.parse().unwrap());
+        assert!(overlap("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(!overlap("0.0.0.0:80", "127.0.0.1:81"));
+        assert!(!overlap("127.0.0.1:80", "127.0.0.2:80"));
+    }
+
+    #[test]
+    fn an_endpoint_changes_its_scheme_with_tls() {
+        assert_eq!(with_scheme("http://127.0.0.1:80", "https"), "https://127.0.0.1:80");
+        assert_eq!(with_scheme("https://[::1]:80", "https"), "https://[::1]:80");
     }
 }

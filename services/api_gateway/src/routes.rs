@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{any, get};
@@ -15,7 +16,7 @@ use types::{ErrorKind, Problem};
 
 use crate::access_log::{self, Logged};
 use crate::backends;
-use crate::gateway::closing;
+use crate::gateway::{Gateway, closing};
 use crate::listeners::Arrival;
 use crate::live::Live;
 
@@ -34,24 +35,30 @@ async fn no_such_path(uri: Uri) -> Response<Body> {
     problem(&Problem::new(ErrorKind::NotFound, "no-such-path", detail).hint(hint))
 }
 
-/// Counts and logs the requests that a listener refuses for their heads alone.
-pub(crate) fn on_refused(live: &Live, opened: &Arc<Arrival>, log: &AccessLog) -> OnRefused {
-    let (live, opened, log) = (live.clone(), Arc::clone(opened), log.clone());
+/// Counts and logs the requests that a listener refuses for their heads alone. `last` is for a listener that was removed.
+pub(crate) fn on_refused(live: &Live, last: &Arc<ArcSwap<Arrival>>, log: &AccessLog) -> OnRefused {
+    let (live, last, log) = (live.clone(), Arc::clone(last), log.clone());
     OnRefused::new(move |refused| {
         let gateway = live.now();
-        let arrival = gateway.arrival(opened.id).unwrap_or(&opened);
+        let arrival = arrival(&gateway, &last);
         if let Some(traffic) = gateway.traffic.of(&arrival.listener) {
             let method = Method::from_bytes(refused.method.as_bytes()).ok();
             traffic.refused(method.as_ref(), refused.problem.status);
         }
-        access_log::refused(&log, arrival, refused);
+        access_log::refused(&log, &arrival, refused);
     })
+}
+
+/// What requests need of their listener. One that was removed finishes with what it had last.
+fn arrival(gateway: &Gateway, last: &ArcSwap<Arrival>) -> Arc<Arrival> {
+    let last = last.load();
+    Arc::clone(gateway.arrival(last.id).unwrap_or(&last))
 }
 
 /// The gateway as a service on one of its own listeners: readiness checks, then the access log around everything else.
 pub(crate) fn on_listener(
     live: Live,
-    opened: Arc<Arrival>,
+    last: Arc<ArcSwap<Arrival>>,
     log: AccessLog,
 ) -> impl tower::Service<
     Request<Body>,
@@ -63,12 +70,11 @@ pub(crate) fn on_listener(
 + Sync
 + 'static {
     service_fn(move |mut request: Request<Body>| {
-        let (live, opened, log) = (live.clone(), Arc::clone(&opened), log.clone());
+        let (live, last, log) = (live.clone(), Arc::clone(&last), log.clone());
         // Boxed here: the layers around it would each move all of it.
         Box::pin(async move {
             let gateway = live.now();
-            // A listener that was removed finishes with what it had last.
-            let arrival = Arc::clone(gateway.arrival(opened.id).unwrap_or(&opened));
+            let arrival = arrival(&gateway, &last);
             if is_readiness_check(&arrival, &request) {
                 return Ok(readiness(&arrival.in_flight));
             }

@@ -125,7 +125,7 @@ impl Service for GatewayService {
         }
     }
 
-    /// Refuses new connections. Open ones get their answers, with `Connection: close`.
+    /// Readiness checks fail at once; a moment later answers carry `Connection: close`, and then new connections are refused.
     async fn drain(&self, deadline: Instant) {
         self.listeners.drain(deadline).await;
     }

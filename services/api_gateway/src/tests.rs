@@ -414,7 +414,7 @@ async fn a_drain_refuses_new_connections_and_answers_those_that_are_open() {
     let service = Arc::clone(&gateway.service);
     let draining = async move { service.drain(Instant::now() + Duration::from_secs(30)).await };
     let meanwhile = async {
-        until(|| std::net::TcpStream::connect(gateway.addr).is_err()).await;
+        until(|| listeners::closed_now(gateway.addr)).await;
         kept.write_all(b"GET / HTTP/1.1\r\nhost: gw\r\n\r\n").await.unwrap();
         until(|| upstream.hits() == 3).await;
         release.notify_one();

@@ -187,7 +187,7 @@ async fn answer(listener: &Arc<Listener>, front: &Front, request: Request<Body>)
             answer
         }
     };
-    if front.in_flight.is_draining() {
+    if front.in_flight.is_closing() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     exchange.answered(answer)

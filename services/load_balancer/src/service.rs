@@ -130,7 +130,7 @@ impl Service for Balancer {
         }
     }
 
-    /// Refuses new connections. Open ones live until they end, or until `timeouts.drain`.
+    /// Refuses new connections once nobody comes any more. Open ones live until they end, or until `timeouts.drain`.
     async fn drain(&self, deadline: Instant) {
         let now = Instant::now();
         let draining = self.listeners.iter().map(|(listener, running)| {

@@ -119,29 +119,31 @@ async fn behaviour_2_a_change_of_settings_drops_no_connection_and_fails_no_reque
 #[tokio::test]
 async fn ctl_says_on_which_node_settings_need_a_restart_or_failed_and_why() -> anyhow::Result<()> {
     let machine = Machine::new()?;
-    let with = |settings: &str| {
+    let with = |watches: u32, gateway: &str| {
         machine.manifest(&format!(
-            "services:\n  api_gateway:\n    settings: {settings}\nnodes:\n  - {{id: g, service: api_gateway}}\n"
+            "services:\n  storage:\n    settings: {{max_watches: {watches}}}\n  api_gateway:\n    settings: {gateway}\n\
+             nodes:\n  - {{id: g, service: api_gateway}}\n  - {{id: s, service: storage}}\n"
         ))
     };
-    let manifest = with("{max_connections: 100}")?;
+    let manifest = with(100, "{max_connections: 100}")?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?;
 
-    with("{max_connections: 200}")?;
+    with(200, "{max_connections: 100}")?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?.tells(
-        "drift: g keeps its old settings of api_gateway, since /max_connections need a restart; `ctl --cluster",
+        "drift: s keeps its old settings of storage, since /max_watches need a restart; `ctl --cluster",
     )?;
     let json = machine.ctl(&["up", &manifest, "-o", "json"]).await?.exits(0)?.json()?;
-    assert_eq!(json["outdated_specs"][0]["pending"]["needs_restart"][0], "/max_connections", "{json}");
+    assert_eq!(json["outdated_specs"][0]["pending"]["needs_restart"][0], "/max_watches", "{json}");
     let status = machine.ctl(&["status"]).await?.exits(0)?;
-    assert!(status.out.contains("/max_connections need a restart"), "{}", status.out);
-    machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?.tells("renewed: g runs with spec 2")?;
+    assert!(status.out.contains("/max_watches need a restart"), "{}", status.out);
+    machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?.tells("renewed: s runs with spec 2")?;
 
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let busy = taken.local_addr()?;
-    with(&format!(
+    let two = format!(
         "{{max_connections: 200, listeners: [{{name: gateway, address: '127.0.0.1:0'}}, {{name: b, address: '{busy}'}}]}}"
-    ))?;
+    );
+    with(200, &two)?;
     let failed = machine.ctl(&["up", &manifest]).await?.exits(1)?;
     assert!(
         failed.err.contains("failed: g keeps its old settings of api_gateway: listener `b`"),

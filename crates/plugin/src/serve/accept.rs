@@ -41,7 +41,7 @@ impl From<CancellationToken> for Stop {
 
 impl Stop {
     /// Waits for the first step.
-    async fn begun(&self) {
+    pub(super) async fn begun(&self) {
         tokio::select! {
             biased;
             () = self.accepting.cancelled() => {}
@@ -154,7 +154,7 @@ pub(super) async fn accept_on<C>(
             },
         }
     }
-    slots.drain(core);
+    slots.drain();
     let late = CancellationToken::new();
     empty(listener, |stream, peer| {
         meters.accepted();

@@ -6,13 +6,13 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
@@ -20,10 +20,12 @@ use tracing::{info, warn};
 use types::ReasonCode;
 
 use super::accept::{AcceptLimits, Acceptor, Stop, accept_on, holding};
+use super::drain_order::{DrainOrder, Draining, Step};
 use super::in_flight::InFlight;
-use super::{ListenerMeters, Protocols, ServeLimits, Shared, serve, serve_on};
+use super::slots::Slots;
+use super::{ListenerMeters, Next, Protocols, ServeLimits, serve_on};
 use crate::cores::Core;
-use crate::{Context, CoreListener, Health, ServiceError};
+use crate::{Context, CoreListener, Health, ServiceError, Tls};
 
 /// The task of a listener has ended though it was not stopped.
 const LISTENER_ENDED: ReasonCode = ReasonCode::new("listener-ended");
@@ -95,8 +97,14 @@ const QUIET: Duration = Duration::from_millis(30);
 /// ```
 #[derive(Debug)]
 pub struct DrainingListener {
-    name: String,
+    name: Mutex<String>,
     in_flight: InFlight,
+    /// For HTTP.
+    next: Option<Next>,
+    /// Ends the task that reads the certificates again.
+    certificates: Mutex<CancellationToken>,
+    slots: Arc<Slots>,
+    order: DrainOrder,
     stop: Stop,
     /// Cancelled once one core has ended to serve the listener.
     ended: CancellationToken,
@@ -105,7 +113,8 @@ pub struct DrainingListener {
 }
 
 impl DrainingListener {
-    /// Serves HTTP/1.1 like [`serve`], in a task of this name. The service must count its requests in `in_flight`.
+    /// Serves HTTP/1.1 like [`serve`](super::serve()), in a task of this name. The service must count its requests in `in_flight`.
+    /// Its drain refuses new connections at once, because the member is moved only after it.
     pub fn http<S>(
         cx: &Context,
         name: &'static str,
@@ -118,8 +127,10 @@ impl DrainingListener {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
-        let this = Self::new(cx, name.to_owned(), in_flight);
-        let serving = serve(listener, service, this.stop.clone(), limits);
+        let next = Next::new(limits, Protocols::default());
+        let acceptor = next.acceptor(1);
+        let this = Self::new(cx, name.to_owned(), in_flight, &acceptor, DrainOrder::AT_ONCE);
+        let serving = serve_on(0, listener, service, this.stop.clone(), acceptor, next);
         let guards = (this.ended.clone().drop_guard(), this.closed.clone().drop_guard());
         cx.tasks.spawn(name, async move {
             let _guards = guards;
@@ -144,27 +155,57 @@ impl DrainingListener {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
-        let this = Self::new(cx, name.to_owned(), in_flight);
-        if let Some(tls) = protocols.tls.clone() {
-            let (shutdown, draining) = (cx.shutdown.clone(), this.draining());
-            cx.tasks.spawn("certificates", async move {
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => {}
-                    () = draining.cancelled() => {}
-                    () = tls.watch() => {}
-                }
-                Ok(())
-            });
-        }
-        let shared = Shared::new(limits, protocols);
+        let tls = protocols.tls.clone();
+        let next = Next::new(limits, protocols);
         let sockets = listener.into_sockets();
-        let acceptor = shared.acceptor(sockets.len());
+        let acceptor = next.acceptor(sockets.len());
+        let mut this = Self::new(cx, name.to_owned(), in_flight, &acceptor, DrainOrder::ANNOUNCED);
+        this.next = Some(next.clone());
+        this.watch(cx, tls);
         let stop = this.stop.clone();
         this.run_on_cores(cx, "listener", sockets, move |core, listener| {
-            serve_on(core, listener, service, stop, acceptor, shared)
+            serve_on(core, listener, service, stop, acceptor, next)
         });
         this
+    }
+
+    /// Changes a [named](Self::named) listener: new connections get these limits and protocols; open ones keep what they have.
+    /// The number of connections is one for all of them.
+    pub fn change(&self, cx: &Context, name: &str, limits: ServeLimits, protocols: Protocols) {
+        name.clone_into(&mut locked(&self.name));
+        let Some(next) = &self.next else { return };
+        self.slots.resize(limits.connections);
+        let tls = protocols.tls.clone();
+        let is_same = match (&next.shared().protocols.tls, &tls) {
+            (Some(old), Some(new)) => old.is_same(new),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        next.replace(limits, protocols);
+        if !is_same {
+            self.watch(cx, tls);
+        }
+    }
+
+    /// Has a task read these certificates again when they change, and no others.
+    fn watch(&self, cx: &Context, tls: Option<Tls>) {
+        let ending = self.stop.accepting.child_token();
+        std::mem::replace(&mut *locked(&self.certificates), ending.clone()).cancel();
+        let Some(tls) = tls else { return };
+        let shutdown = cx.shutdown.clone();
+        cx.tasks.spawn("certificates", async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = ending.cancelled() => {}
+                () = tls.watch() => {}
+            }
+            Ok(())
+        });
+    }
+
+    fn name(&self) -> String {
+        locked(&self.name).clone()
     }
 
     /// Serves any other protocol like [`accept`](super::accept()) on the cores. The connections must count their requests in
@@ -181,9 +222,9 @@ impl DrainingListener {
     where
         C: Future<Output = ()> + Send + 'static,
     {
-        let this = Self::new(cx, name.to_owned(), in_flight);
         let sockets = listener.into_sockets();
         let acceptor = Acceptor::new(limits, sockets.len(), meters);
+        let this = Self::new(cx, name.to_owned(), in_flight, &acceptor, DrainOrder::ANNOUNCED);
         let stop = this.stop.clone();
         this.run_on_cores(cx, name, sockets, move |core, listener| {
             accept_on(core, listener, stop, acceptor, holding(connection))
@@ -191,10 +232,12 @@ impl DrainingListener {
         this
     }
 
-    fn new(cx: &Context, name: String, in_flight: InFlight) -> Self {
+    fn new(cx: &Context, name: String, in_flight: InFlight, acceptor: &Acceptor, order: DrainOrder) -> Self {
+        let slots = Arc::clone(&acceptor.slots);
         let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
         let (ended, closed) = (CancellationToken::new(), CancellationToken::new());
-        Self { name, in_flight, stop, ended, closed }
+        let (name, certificates) = (Mutex::new(name), Mutex::default());
+        Self { name, in_flight, next: None, certificates, slots, order, stop, ended, closed }
     }
 
     /// Serves each socket on its core, in tasks of this name. If they are aborted, so are the connections.
@@ -210,8 +253,7 @@ impl DrainingListener {
         let closed = Arc::new(self.closed.clone().drop_guard());
         for (core, socket) in sockets {
             let (closed, ended) = (Arc::clone(&closed), self.ended.clone().drop_guard());
-            let (name, stop, index, serve) =
-                (self.name.clone(), self.stop.clone(), core.index, serve.clone());
+            let (name, stop, index, serve) = (self.name(), self.stop.clone(), core.index, serve.clone());
             let serving = core.handle.spawn(async move {
                 // Here, because it belongs to the runtime of the core from now on.
                 serve(index, TcpListener::from_std(socket)?).await;
@@ -233,41 +275,65 @@ impl DrainingListener {
         }
     }
 
-    /// Cancelled when the drain begins.
-    pub fn draining(&self) -> CancellationToken {
-        self.stop.accepting.clone()
-    }
-
     /// `Failed` if the listener has ended without having been stopped, even if on one core only.
     pub fn health(&self) -> Health {
         if self.ended.is_cancelled() && !self.stop.accepting.is_cancelled() {
-            return Health::failed(LISTENER_ENDED, format!("the listener `{}` has ended", self.name));
+            return Health::failed(LISTENER_ENDED, format!("the listener `{}` has ended", self.name()));
         }
         Health::Ready
     }
 
-    /// Refuses new connections and waits until the open ones have no requests in flight, or until the deadline.
+    /// Ends the listener in order: for a moment it goes on, so that others learn of it; then connections are asked to end; once
+    /// nobody has connected for a moment, or half of the time is over, new ones are refused. Returns when the open ones have no requests in flight, or at the
+    /// deadline.
     pub async fn drain(&self, deadline: Instant) {
         self.in_flight.drain();
-        self.stop.accepting.cancel();
-        info!(listener = %self.name, in_flight = self.in_flight.count(), "draining");
+        info!(listener = %self.name(), in_flight = self.in_flight.count(), "draining");
+        let mut draining = Draining::new(self.order, Instant::now(), deadline, self.slots.opened());
+        loop {
+            let (step, next) = draining.step(Instant::now(), self.slots.opened());
+            if step != Step::Announced {
+                self.in_flight.close();
+                self.slots.drain();
+            }
+            if step == Step::Refusing {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.begun() => break,
+                () = sleep_until(next) => {}
+            }
+        }
+        self.refuse();
         let quiet = timeout_at(deadline, self.in_flight.quiet(QUIET));
         tokio::select! {
             biased;
             () = self.closed.cancelled() => {}
             outcome = quiet => if outcome.is_err() {
                 let in_flight = self.in_flight.count();
-                warn!(listener = %self.name, in_flight, "drain deadline reached before all requests ended");
+                warn!(listener = %self.name(), in_flight, "drain deadline reached before all requests ended");
             },
         }
     }
 
+    /// Refuses new connections. The last answer of each open one says so.
+    fn refuse(&self) {
+        self.in_flight.close();
+        self.stop.accepting.cancel();
+    }
+
     /// Closes every connection, within the grace of the limits. Idempotent.
     pub async fn stop(&self) {
-        self.stop.accepting.cancel();
+        self.in_flight.drain();
+        self.refuse();
         self.stop.serving.cancel();
         self.closed.cancelled().await;
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

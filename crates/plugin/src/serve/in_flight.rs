@@ -22,6 +22,7 @@ struct Shared {
     begun: AtomicUsize,
     became_idle: Notify,
     is_draining: AtomicBool,
+    is_closing: AtomicBool,
 }
 
 /// A request in flight. It ends when this is dropped.
@@ -42,13 +43,22 @@ impl InFlight {
         self.0.count.load(Ordering::SeqCst)
     }
 
-    /// Whether the last requests are being finished. If so, send answers with `Connection: close`.
+    /// Whether the listener is going to close. If so, readiness checks fail.
     pub fn is_draining(&self) -> bool {
         self.0.is_draining.load(Ordering::SeqCst)
     }
 
+    /// Whether connections are to end. If so, send answers with `Connection: close`.
+    pub fn is_closing(&self) -> bool {
+        self.0.is_closing.load(Ordering::SeqCst)
+    }
+
     pub(super) fn drain(&self) {
         self.0.is_draining.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn close(&self) {
+        self.0.is_closing.store(true, Ordering::SeqCst);
     }
 
     /// Waits until no request is in flight.
@@ -78,7 +88,7 @@ impl InFlight {
 }
 
 impl InFlightGuard {
-    /// Whether the last requests are being finished.
+    /// Whether the listener is going to close.
     pub fn is_draining(&self) -> bool {
         self.0.is_draining.load(Ordering::SeqCst)
     }

@@ -4,7 +4,7 @@
 //! writes of its own connection's slot; locks are taken only when a connection opens, closes or has to make room.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 use std::time::Duration;
@@ -42,12 +42,14 @@ pub(super) enum Stopped {
 /// The connections of a listener.
 #[derive(Debug)]
 pub(super) struct Slots {
-    limit: usize,
+    limit: AtomicUsize,
     open: AtomicUsize,
     freed: Notify,
     /// From here on, times are counted.
     start: Instant,
     next: AtomicU64,
+    /// Whether all connections have to finish, also those that are opened from now on.
+    is_draining: AtomicBool,
     /// The open connections of each core.
     cores: Box<[Mutex<States>]>,
     /// The connections that were idle longest at the last search, in this order. Those that became idle later follow after
@@ -97,11 +99,12 @@ impl Slots {
     /// No connections on any of the cores.
     pub(super) fn new(limit: usize, cores: usize) -> Arc<Self> {
         Arc::new(Self {
-            limit: limit.max(1),
+            limit: AtomicUsize::new(limit.max(1)),
             open: AtomicUsize::new(0),
             freed: Notify::new(),
             start: Instant::now(),
             next: AtomicU64::new(0),
+            is_draining: AtomicBool::new(false),
             cores: (0..cores.max(1)).map(|_| Mutex::default()).collect(),
             noted: Mutex::default(),
         })
@@ -109,9 +112,16 @@ impl Slots {
 
     /// A place for a connection of a core, if there is one.
     pub(super) fn enter(self: &Arc<Self>, core: usize) -> Option<Slot> {
-        let one_more = |open: usize| (open < self.limit).then_some(open + 1);
+        let limit = self.limit.load(Ordering::Relaxed);
+        let one_more = |open: usize| (open < limit).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(self.place(core))
+    }
+
+    /// Changes how many connections may be open. Beyond a lower limit, idle ones make room as new ones come.
+    pub(super) fn resize(&self, limit: usize) {
+        self.limit.store(limit.max(1), Ordering::Relaxed);
+        self.freed.notify_waiters();
     }
 
     /// A place beyond the limit for one of the last connections, which the system had accepted before the listener was closed.
@@ -126,6 +136,10 @@ impl Slots {
         let core = core % self.cores.len();
         let (key, state) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::<State>::default());
         locked(&self.cores[core]).insert(key, Arc::clone(&state));
+        // Only now: a drain that begins later finds it.
+        if self.is_draining.load(Ordering::SeqCst) {
+            state.order(Order::Drain);
+        }
         Slot { slots: Arc::clone(self), core, key, activity: Activity { state, start: self.start } }
     }
 
@@ -179,9 +193,18 @@ impl Slots {
         idle.into()
     }
 
-    /// Orders all connections of a core to finish.
-    pub(super) fn drain(&self, core: usize) {
-        self.order(core, Order::Drain, |_| true);
+    /// Orders all connections to finish, and those that are opened later.
+    pub(super) fn drain(&self) {
+        if !self.is_draining.swap(true, Ordering::SeqCst) {
+            for core in 0..self.cores.len() {
+                self.order(core, Order::Drain, |_| true);
+            }
+        }
+    }
+
+    /// How many connections were ever opened.
+    pub(super) fn opened(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
     }
 
     /// Orders connections of a core to close.
@@ -348,6 +371,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_higher_limit_lets_a_waiting_connection_in_and_a_lower_one_makes_idle_ones_go() {
+        let slots = Slots::new(1, 1);
+        let first = slots.enter(0).unwrap();
+        let waiting = Arc::clone(&slots);
+        let second = Handle::current().spawn(async move { waiting.entered(0, Duration::MAX / 100).await });
+        tokio::task::yield_now().await;
+        slots.resize(2);
+        let second = second.await.unwrap();
+        slots.resize(1);
+        assert!(slots.enter(0).is_none());
+        first.activity.idle();
+        let third = slots.entered(0, Duration::from_millis(10));
+        let going = async {
+            while !first.activity.makes_room() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // Two have to go before one may come.
+            drop((first, second));
+        };
+        let (_third, ()) = tokio::join!(third, going);
+        assert_eq!(slots.open(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn of_many_idle_connections_the_earliest_go_first() {
         let slots = Slots::new(1_000, 2);
         let all: Vec<_> = (0..1_000).map(|at| slots.enter(at % 2).unwrap()).collect();
@@ -366,12 +413,21 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_reaches_every_connection_and_those_that_come_later() {
+        let slots = Slots::new(10, 2);
+        let before = [slots.enter(0).unwrap(), slots.enter(1).unwrap()];
+        slots.drain();
+        let after = [slots.enter(1).unwrap(), slots.enter_last(0)];
+        for slot in before.iter().chain(&after) {
+            assert!(slot.activity.has(Order::Drain) && !slot.activity.has(Order::Stop));
+        }
+        assert_eq!(slots.opened(), 4);
+    }
+
+    #[test]
     fn an_order_reaches_every_connection_of_its_core_and_no_other() {
         let slots = Slots::new(10, 2);
         let (one, other, last) = (slots.enter(0).unwrap(), slots.enter(1).unwrap(), slots.enter_last(0));
-        slots.drain(0);
-        assert!(one.activity.has(Order::Drain) && !one.activity.has(Order::Stop));
-        assert!(!other.activity.has(Order::Drain));
         slots.stop(0, Stopped::AllButLast);
         assert!(one.activity.has(Order::Stop) && !last.activity.has(Order::Stop));
         slots.stop(0, Stopped::All);

@@ -18,6 +18,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tracing::{info, warn};
 
+use super::ListenerName;
 use super::pair::Pair;
 
 /// The largest file that is read, in bytes.
@@ -86,14 +87,14 @@ pub(super) struct Polled {
 /// The certificates of one listener.
 #[derive(Debug)]
 pub(super) struct Certificates {
-    listener: String,
+    listener: ListenerName,
     watched: Mutex<Vec<Watched>>,
     served: ArcSwap<Served>,
 }
 
 impl Certificates {
     /// None is read yet.
-    pub(super) fn new(listener: String, files: Vec<CertificateFiles>) -> Self {
+    pub(super) fn new(listener: ListenerName, files: Vec<CertificateFiles>) -> Self {
         let watched = files.into_iter().map(Watched::new).collect();
         Self { listener, watched: Mutex::new(watched), served: ArcSwap::default() }
     }
@@ -108,14 +109,14 @@ impl Certificates {
                 Change::Loaded => {
                     polled.loaded += 1;
                     let status = one.status();
-                    info!(listener = self.listener, cert = %one.files.cert.display(), name = status.name,
+                    info!(listener = self.listener.now(), cert = %one.files.cert.display(), name = status.name,
                         not_after = status.not_after, "certificate loaded");
                 }
                 Change::Failed => {
                     polled.failed += 1;
                     let error = one.trouble.as_deref().unwrap_or_default();
                     let keeps_old = one.pair.is_some();
-                    warn!(listener = self.listener, cert = %one.files.cert.display(),
+                    warn!(listener = self.listener.now(), cert = %one.files.cert.display(),
                         key = %one.files.key.display(), error, keeps_old, "certificate can't be used");
                 }
             }

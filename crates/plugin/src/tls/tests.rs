@@ -76,7 +76,7 @@ fn the_name_chooses_the_certificate_without_regard_to_case() {
     let [shop, wild] = ["shop", "wild"].map(|name| files(folder.path(), name));
     put(&shop, SHOP);
     put(&wild, WILD);
-    let certificates = Certificates::new("web".to_owned(), vec![shop, wild]);
+    let certificates = Certificates::new(ListenerName::new("web"), vec![shop, wild]);
     assert_eq!(served(&certificates, Some("shop.example")), None, "nothing is read yet");
     assert_eq!(certificates.poll(), Polled { loaded: 2, failed: 0 });
     for (name, expected) in [
@@ -100,7 +100,7 @@ fn certificates_replaced_by_rename_or_by_a_link_are_read_and_a_broken_pair_chang
     let folder = tempfile::tempdir().unwrap();
     let shop = files(folder.path(), "shop");
     put(&shop, SHOP);
-    let certificates = Certificates::new("web".to_owned(), vec![shop.clone()]);
+    let certificates = Certificates::new(ListenerName::new("web"), vec![shop.clone()]);
     assert_eq!((certificates.poll(), certificates.poll()), (LOADED, NOTHING));
     put(&shop, RENEWED);
     assert_eq!((certificates.poll(), served(&certificates, None)), (LOADED, Some("renewed")));
@@ -146,7 +146,7 @@ fn a_folder_whose_link_is_replaced_as_kubernetes_does_it_is_read_again() {
     for end in ["crt", "key"] {
         std::os::unix::fs::symlink(format!("..data/tls.{end}"), root.join(format!("tls.{end}"))).unwrap();
     }
-    let certificates = Certificates::new("web".to_owned(), vec![files(root, "tls")]);
+    let certificates = Certificates::new(ListenerName::new("web"), vec![files(root, "tls")]);
     assert_eq!((certificates.poll(), served(&certificates, None)), (LOADED, Some("shop")));
     std::os::unix::fs::symlink("v2", root.join("..new")).unwrap();
     std::fs::rename(root.join("..new"), root.join("..data")).unwrap();
@@ -158,7 +158,7 @@ fn the_most_severe_trouble_is_reported_and_the_others_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let [expired, shop] = ["expired", "shop"].map(|name| files(folder.path(), name));
     put(&expired, EXPIRED);
-    let certificates = Certificates::new("web".to_owned(), vec![expired, shop.clone()]);
+    let certificates = Certificates::new(ListenerName::new("web"), vec![expired, shop.clone()]);
     assert_eq!(certificates.poll(), Polled { loaded: 1, failed: 1 });
     assert_eq!(certificates.poll(), NOTHING, "it is reported once");
     let code = |now| match health("web", &certificates.statuses(), now) {
@@ -182,7 +182,7 @@ fn a_file_that_is_none_or_too_large_is_refused() {
     let shop = files(folder.path(), "shop");
     std::fs::create_dir(&shop.cert).unwrap();
     std::fs::write(&shop.key, SHOP[1]).unwrap();
-    let certificates = Certificates::new("web".to_owned(), vec![shop.clone()]);
+    let certificates = Certificates::new(ListenerName::new("web"), vec![shop.clone()]);
     assert_eq!(certificates.poll(), FAILED);
     let trouble = |certificates: &Certificates| certificates.statuses()[0].trouble.clone().unwrap();
     assert!(trouble(&certificates).contains("is not a file"));
@@ -190,4 +190,15 @@ fn a_file_that_is_none_or_too_large_is_refused() {
     std::fs::write(&shop.cert, vec![b'x'; 1024 * 1024 + 1]).unwrap();
     assert_eq!(certificates.poll(), FAILED);
     assert!(trouble(&certificates).contains("has more than"), "{}", trouble(&certificates));
+}
+
+#[tokio::test]
+async fn the_health_of_a_renamed_listener_has_its_new_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = Tls::open("web", vec![files(folder.path(), "missing")], &["h2"]).await.unwrap();
+    for name in ["web", "renamed"] {
+        tls.rename(name);
+        let Health::Degraded(why) = tls.health() else { panic!("its certificate is missing") };
+        assert!(why.text.starts_with(&format!("listener `{name}` has no certificate")), "{why:?}");
+    }
 }

@@ -99,7 +99,8 @@ async fn a_drain_refuses_new_connections_and_waits_for_the_open_ones() {
     let service = Arc::clone(&running.service);
     let draining = async { service.drain(Instant::now() + PATIENCE).await };
     let using = async {
-        eventually("nobody accepts", async || TcpStream::connect(running.addr("main")).await.is_err()).await;
+        // Connecting would keep it open.
+        eventually("nobody listens", async || TcpListener::bind(running.addr("main")).await.is_ok()).await;
         client.write_u8(5).await.unwrap();
         assert_eq!(client.read_u8().await.unwrap(), 5);
         drop(client);

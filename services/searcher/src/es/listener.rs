@@ -55,7 +55,7 @@ pub(crate) fn serve(service: &Arc<SearcherService>, listener: TcpListener, hosts
                 }
             };
             let mut answer = answer.map(|body| Body::new(on_end(body, move |_| drop(entered))));
-            if in_flight.is_draining() {
+            if in_flight.is_closing() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)

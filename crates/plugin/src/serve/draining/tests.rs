@@ -52,10 +52,9 @@ async fn requests_in_flight_finish_and_no_new_connections_are_accepted() {
         tokio::task::yield_now().await;
     }
     let finish = async {
-        listener.draining().cancelled().await;
+        listener.stop.accepting.cancelled().await;
         assert_eq!(listener.health(), Health::Ready);
-        while let Ok(stream) = TcpStream::connect(address).await {
-            drop(stream);
+        while TcpStream::connect(address).await.is_ok() {
             sleep(Duration::from_millis(1)).await;
         }
         release.cancel();
@@ -94,13 +93,13 @@ fn listen_http(cx: &Context, cores: Vec<Core>, connections: usize) -> (DrainingL
     let counted = in_flight.clone();
     let service = service_fn(move |request: Request<Body>| {
         let entered = counted.enter();
-        let is_draining = counted.is_draining();
+        let is_closing = counted.is_closing();
         async move {
             assert_ne!(request.uri().path(), "/panic", "as it was asked to");
             let own = mesh::core::current();
             let spawned = Handle::current().spawn(async { mesh::core::current() }).await.unwrap();
             let mut answer = Response::new(Body::from(format!("{own:?} {spawned:?}!")));
-            if is_draining {
+            if is_closing {
                 answer.headers_mut().insert("connection", http::HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(entered.hold(answer))
@@ -182,7 +181,7 @@ async fn connections_that_the_system_had_accepted_are_answered_and_none_is_reset
             listener.stop().await;
         };
         let asking = async {
-            listener.draining().cancelled().await;
+            listener.stop.accepting.cancelled().await;
             drop(release);
             for client in &mut clients {
                 let text = answer(client).await.expect("it is answered");
@@ -193,6 +192,109 @@ async fn connections_that_the_system_had_accepted_are_answered_and_none_is_reset
         };
         let ((), ()) = timeout(LONG, async { tokio::join!(stopping, asking) }).await.unwrap();
         assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
+/// Drains a listener, and does something meanwhile; then stops it.
+async fn draining(listener: &DrainingListener, meanwhile: impl Future<Output = ()>) {
+    let both = async {
+        tokio::join!(listener.drain(Instant::now() + 100 * LONG), async {
+            while !listener.in_flight.is_draining() {
+                tokio::task::yield_now().await;
+            }
+            meanwhile.await;
+            listener.stop().await;
+        })
+    };
+    timeout(LONG, both).await.expect("it ends");
+}
+
+#[tokio::test]
+async fn while_the_drain_is_announced_clients_that_connect_are_served_as_before() {
+    let (cx, _failures) = Context::for_test("gateway".parse().unwrap());
+    let (_own, cores) = Cores::of_test(2);
+    let (mut listener, address) = listen_http(&cx, cores, 1_000);
+    listener.order = DrainOrder { notice: 10 * LONG, ..DrainOrder::ANNOUNCED };
+    draining(&listener, async {
+        let mut late = TcpStream::connect(address).await.unwrap();
+        for _ in 0..2 {
+            let answer = ask(&mut late).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("connection: close"), "{answer}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn then_their_connections_end_after_a_request_until_nobody_comes_any_more() {
+    let (cx, _failures) = Context::for_test("gateway".parse().unwrap());
+    let (_own, cores) = Cores::of_test(2);
+    let (mut listener, address) = listen_http(&cx, cores, 1_000);
+    listener.order = DrainOrder { notice: Duration::ZERO, silence: 10 * LONG };
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    ask(&mut kept).await.unwrap();
+    draining(&listener, async {
+        for mut client in [kept, TcpStream::connect(address).await.unwrap()] {
+            while !listener.in_flight.is_closing() {
+                tokio::task::yield_now().await;
+            }
+            let answer = ask(&mut client).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+            assert_eq!(client.read_u8().await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        }
+    })
+    .await;
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_of_http_2_that_connects_then_is_answered_and_sent_goaway() {
+    let (cx, _failures) = Context::for_test("gateway".parse().unwrap());
+    let (_own, cores) = Cores::of_test(2);
+    let socket = CoreListener::on(cores, ([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.address();
+    let service = service_fn(async |_| Ok::<_, Infallible>(Response::new(Body::empty())));
+    let (limits, protocols) =
+        (ServeLimits::of_service_listener(), Protocols { http2: true, ..Protocols::default() });
+    let in_flight = InFlight::default();
+    let mut listener = DrainingListener::named(&cx, "web", socket, in_flight, limits, protocols, service);
+    listener.order = DrainOrder { notice: Duration::ZERO, silence: 10 * LONG };
+    draining(&listener, async {
+        while !listener.in_flight.is_closing() {
+            tokio::task::yield_now().await;
+        }
+        let io = hyper_util::rt::TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(executor, io).await.expect("it is served");
+        let request = Request::get("http://shop.example/").body(Body::empty()).unwrap();
+        let answered = async { client.send_request(request).await.expect("it is answered").status() };
+        let (status, ended) = tokio::join!(answered, connection);
+        assert_eq!((status.as_u16(), ended.is_ok()), (200, true), "the server ends the connection in order");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_to_which_nobody_comes_is_closed_half_a_second_after_its_drain_began() {
+    let (cx, _failures) = Context::for_test("gateway".parse().unwrap());
+    for (late, expected) in [(None, 500), (Some(100), 500), (Some(300), 550)] {
+        let (_own, cores) = Cores::of_test(2);
+        let (listener, _) = listen_http(&cx, cores, 1_000);
+        let began = Instant::now();
+        let connecting = async {
+            if let Some(late) = late {
+                sleep(Duration::from_millis(late)).await;
+                drop(listener.slots.enter(0));
+            }
+            listener.stop.accepting.cancelled().await;
+            began.elapsed()
+        };
+        let (took, ()) = tokio::join!(connecting, listener.drain(began + LONG));
+        // The timer's resolution is a millisecond.
+        let expected = Duration::from_millis(expected);
+        assert!(took.abs_diff(expected) <= Duration::from_millis(5), "{late:?}: {took:?}");
+        listener.stop().await;
     }
 }
 
@@ -219,10 +321,12 @@ async fn a_listener_whose_core_has_ended_is_failed() {
     let (listener, address) = listen_http(&cx, cores, 1_000);
     ask(&mut TcpStream::connect(address).await.unwrap()).await.unwrap();
     assert_eq!(listener.health(), Health::Ready);
+    listener.change(&cx, "renamed", ServeLimits::of_service_listener(), Protocols::default());
     own.end(1);
     let failure = timeout(LONG, failures.recv()).await.unwrap().unwrap();
     assert!(failure.reason.contains("core 1 does not serve the listener `web` any more"), "{failure:?}");
-    assert!(matches!(listener.health(), Health::Failed(_)));
+    let Health::Failed(why) = listener.health() else { panic!("a core has ended") };
+    assert_eq!(why.text, "the listener `renamed` has ended");
     timeout(LONG, listener.stop()).await.expect("the other core can be stopped");
 }
 
