@@ -52,7 +52,9 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
         sandbox.settle(service, &spec).await?;
     }
     let front = json!({"name": "front", "address": "127.0.0.1:0", "service": "api_gateway"});
-    let spec = Spec { settings: json!({ "listeners": [front] }), ..Spec::default() };
+    // Some metrics exist only in HTTP mode.
+    let shop = json!({"name": "shop", "address": "127.0.0.1:0", "mode": "http", "backends": [{"address": "127.0.0.1:1"}]});
+    let spec = Spec { settings: json!({ "listeners": [front, shop] }), ..Spec::default() };
     sandbox.settle("load_balancer", &spec).await?;
     // Metrics of TLS and of the access log exist only where these are configured.
     let testdata = repository().join("crates/plugin/src/tls/testdata");
@@ -100,7 +102,7 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     })
     .await?;
     let types = [
-        ("Listeners of a gateway", &["coterie_tls_", "coterie_accept_"][..]),
+        ("Listeners of a gateway and of a load balancer", &["coterie_tls_", "coterie_accept_"][..]),
         ("api_gateway", &["coterie_gateway_"]),
         ("load_balancer", &["coterie_balancer_"]),
         ("searcher", &["coterie_searcher_"]),

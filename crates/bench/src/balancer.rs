@@ -27,6 +27,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',',
         default_values = ["transfer", "requests", "connections", "memory"])]
     parts: Vec<Part>,
+    /// Let our balancer splice long transfers
+    #[arg(long)]
+    splice: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -48,6 +51,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     let mut setting = Setting::new(&args.options, Layer::Tcp, report).await?;
     let mut all = Vec::new();
     let tasks = tasks(&args.parts);
+    let settings = |addresses: &Addresses, site: &Site, _: &Path| settings(addresses, site, args.splice);
     if !tasks.is_empty() {
         let running = setting.start_all(SERVICE, settings, report).await?;
         let measured = setting.runner().measure(&running, tasks).await?;
@@ -67,6 +71,9 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
         all.extend(memory);
     }
     report_all(&all, &setting.missing, report);
+    if args.splice {
+        report.notes.push("Ours ran with `splice: true`".to_owned());
+    }
     report.notes.push(
         "CPU is user and system time of all processes of a proxy, for 100,000 answers or connections. Ours, nginx, \
          HAProxy and Envoy copy bytes; Go, and so Traefik, may use splice(2). The memory of a connection includes that \
@@ -112,12 +119,13 @@ fn tasks(parts: &[Part]) -> Vec<Task> {
 }
 
 /// The settings of our balancer that match the configurations of the others.
-fn settings(addresses: &Addresses, site: &Site, _folder: &Path) -> Value {
+fn settings(addresses: &Addresses, site: &Site, splice: bool) -> Value {
     let backends = site.backends.map(|addr| json!({ "address": addr.to_string() }));
     json!({ "listeners": [{
         "name": "front",
         "address": addresses.http1.to_string(),
         "mode": "tcp",
+        "splice": splice,
         "backends": backends,
     }] })
 }

@@ -80,11 +80,22 @@ impl BaseUrl {
         if !self.is_https() {
             return self;
         }
-        let trust = Trust::File(file.to_owned());
+        self.with_origin(self.0.origin.speaking(Protocol::Tls(Trust::File(file.to_owned()))))
+    }
+
+    /// The same URL, where the server is asked for this name in TLS (SNI) and its certificate must be for it, not for the host:
+    /// for an address that a name was resolved to.
+    #[must_use]
+    pub fn certified_for(self, name: &str) -> Self {
+        self.with_origin(self.0.origin.named(name))
+    }
+
+    /// The same URL with another origin, and nothing known of it.
+    fn with_origin(&self, origin: Origin) -> Self {
         Self(Arc::new(Base {
             text: self.0.text.clone(),
             authority: self.0.authority.clone(),
-            origin: Arc::new(Origin::new(Protocol::Tls(trust), &self.0.authority)),
+            origin: Arc::new(origin),
             host: self.0.host.clone(),
             path_at: self.0.path_at,
             state: AddressState::new(Instant::now()),

@@ -54,6 +54,7 @@ pub use malformed::MalformedBody;
 pub use mesh::{Mesh, Stats, UpstreamMember, UpstreamSeries};
 pub use options::Options;
 pub use outlier::EjectionReason;
+pub use panic::Lost;
 pub use per_core::PerCore;
 pub use targets::{Kind, Targets};
 pub use trail::{Traced, Trail};

@@ -32,11 +32,28 @@ pub(crate) struct Origin {
     protocol: Protocol,
     /// In lower case, with the port unless it is the default one.
     text: String,
+    /// The name that the server's certificate must be for; the host without it.
+    server_name: Option<String>,
 }
 
 impl Origin {
     pub(crate) fn new(protocol: Protocol, authority: &Authority) -> Self {
-        Self { protocol, text: authority.as_str().to_ascii_lowercase() }
+        Self { protocol, text: authority.as_str().to_ascii_lowercase(), server_name: None }
+    }
+
+    /// The same, where the server is asked for this name (SNI), and its certificate must be for it.
+    pub(crate) fn named(&self, name: &str) -> Self {
+        Self { server_name: Some(name.to_ascii_lowercase()), ..self.clone() }
+    }
+
+    /// The same with another protocol.
+    pub(crate) fn speaking(&self, protocol: Protocol) -> Self {
+        Self { protocol, ..self.clone() }
+    }
+
+    /// The name that the server's certificate must be for.
+    pub(crate) fn server_name(&self) -> &str {
+        self.server_name.as_deref().unwrap_or_else(|| self.host())
     }
 
     /// Host and port, as in the URL.
@@ -115,5 +132,8 @@ mod tests {
         let origins: std::collections::BTreeSet<_> =
             protocols.into_iter().map(|protocol| Origin::new(protocol, &authority)).collect();
         assert_eq!(origins.len(), 5);
+        let plain = Origin::new(file("a"), &authority);
+        assert_eq!((plain.server_name(), plain.named("Shop.example").server_name()), ("a", "shop.example"));
+        assert_ne!(plain, plain.named("shop.example"));
     }
 }

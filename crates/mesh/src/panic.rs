@@ -20,7 +20,7 @@ const KEPT_FOR: u32 = 2;
 
 /// The members of one service that disappeared recently. `M` is what is kept of each.
 #[derive(Debug, Clone)]
-pub(crate) struct Lost<M> {
+pub struct Lost<M> {
     members: Vec<(NodeId, M, Instant)>,
     /// The end of the present panic.
     until: Option<Instant>,
@@ -36,7 +36,7 @@ impl<M> Lost<M> {
     /// Notes the members that have just disappeared, and those that are back.
     ///
     /// `serving` is the number of members that still serve. Returns whether a panic begins.
-    pub(crate) fn note(
+    pub fn note(
         &mut self,
         disappeared: impl IntoIterator<Item = (NodeId, M)>,
         is_back: impl Fn(&NodeId) -> bool,
@@ -61,23 +61,23 @@ impl<M> Lost<M> {
     }
 
     /// The members that are kept, each with the time when it disappeared.
-    pub(crate) fn kept(&self) -> impl Iterator<Item = (&M, Instant)> {
+    pub fn kept(&self) -> impl Iterator<Item = (&M, Instant)> {
         let kept = if self.until.is_some() { self.members.as_slice() } else { &[] };
         kept.iter().map(|(_, member, at)| (member, *at))
     }
 
     /// Every member that disappeared recently, kept or not.
-    pub(crate) fn members(&self) -> impl Iterator<Item = &M> {
+    pub fn members(&self) -> impl Iterator<Item = &M> {
         self.members.iter().map(|(_, member, _)| member)
     }
 
     /// The end of the present panic.
-    pub(crate) fn until(&self) -> Option<Instant> {
+    pub fn until(&self) -> Option<Instant> {
         self.until
     }
 
     /// Whether nothing needs to be remembered.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 }

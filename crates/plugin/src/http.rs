@@ -9,6 +9,7 @@
 //! - [`conditions`]: versions as entity tags, and conditions of reads and writes (`If-Match`, `If-None-Match`).
 //! - [`AnswerBuffer`]: back-pressure for large answers and slow readers.
 //! - [`sse`]: server-sent events with ids from which a stream can be resumed.
+//! - [`grpc`] and [`trace`]: what a proxy has to know of gRPC and of traces.
 //! - [`Guard`]: refuses requests of other sites' pages. It already protects everything under `/svc`; a service only needs
 //!   it for listeners that it opens itself.
 
@@ -17,12 +18,14 @@ mod back_pressure;
 mod body;
 pub mod conditions;
 mod consistency;
+pub mod grpc;
 mod guard;
 mod least_rate;
 mod list_query;
 mod listing;
 pub mod query;
 pub mod sse;
+pub mod trace;
 mod window;
 
 pub use answer::{

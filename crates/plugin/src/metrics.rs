@@ -92,23 +92,6 @@ impl Metrics {
         self.shared(name, help, Histogram::new(exponential_buckets(first, factor, buckets)))
     }
 
-    /// Distributions with one name and different values of a label, in buckets as those of [`histogram`](Self::histogram).
-    pub fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        (label, values): (&'static str, &[String]),
-        (first, factor, buckets): (f64, f64, u16),
-    ) -> Vec<Histogram> {
-        let family = Family::<[(&'static str, String); 1], Histogram, _>::new_with_constructor(move || {
-            Histogram::new(exponential_buckets(first, factor, buckets))
-        });
-        let of = |value: &String| family.get_or_create_owned(&[(label, value.clone())]);
-        let histograms = values.iter().map(of).collect();
-        self.register(name, help, family);
-        histograms
-    }
-
     /// Counters that are kept elsewhere, with one name, each with its labels; `read` is called when the metrics are read.
     pub fn observable_counters<V: EncodeCounterValue + 'static, I>(
         &self,
@@ -361,8 +344,6 @@ mod tests {
         metrics.observable_gauge("in_flight", "In flight", || 4_u64);
         let sizes = || [("in", 5_u64), ("out", 6)].map(|(way, size)| (vec![("way", way.to_owned())], size));
         metrics.observable_counters("sent_bytes", "Sent", sizes);
-        let waits = ["a".to_owned(), "b".to_owned()];
-        metrics.histograms("waits", "Waits", ("at", &waits), (1.0, 2.0, 2))[1].observe(1.5);
         let skews = || ["b", "c"].map(|peer| (vec![("peer", peer.to_owned())], -0.25));
         metrics.observable_gauges("skew_seconds", "Skew", skews);
         let durations = || {
@@ -386,8 +367,6 @@ mod tests {
             "coterie_test_in_flight 4",
             "# TYPE coterie_test_sent_bytes counter",
             r#"coterie_test_sent_bytes_total{way="out"} 6"#,
-            r#"coterie_test_waits_bucket{le="2.0",at="b"} 1"#,
-            r#"coterie_test_waits_count{at="a"} 0"#,
             r#"coterie_test_skew_seconds{peer="c"} -0.25"#,
             "# HELP coterie_test_skew_seconds Skew.",
             r#"coterie_test_durations_seconds_bucket{le="0.00025",to="a"} 0"#,

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::ServerConfig;
 use rustls::crypto::ring;
+use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -211,7 +211,12 @@ impl Tls {
     {
         let stream = self.0.acceptor.accept(stream).await?;
         let (_, connection) = stream.get_ref();
-        let version = connection.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+        // As other proxies write it; rustls has `TLSv1_3`.
+        let version = match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLS",
+        };
         let server_name = connection.server_name().map(|name| name.to_ascii_lowercase().into());
         Ok((stream, TlsSession { version, server_name }))
     }

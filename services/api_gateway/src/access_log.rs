@@ -13,12 +13,12 @@ use http::{HeaderMap, Request, StatusCode};
 use mesh::{Traced, Trail};
 use plugin::access_log::{AccessLog, QueryLog};
 use plugin::client_addr::client_addr;
+use plugin::http::trace::TraceId;
 use plugin::{Peer, RefusedHead, TlsSession};
 use types::ServiceName;
 
 use crate::listeners::Arrival;
 use crate::table::Way;
-use crate::trace::TraceId;
 use line::Line;
 use plugin::access_log::reason::{Reason, of_code};
 

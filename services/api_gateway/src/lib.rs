@@ -12,7 +12,6 @@ mod checks;
 mod edits;
 mod explain;
 mod gateway;
-mod grpc;
 mod host;
 mod inherit;
 mod keys;
@@ -34,7 +33,6 @@ mod service;
 mod settings;
 mod table;
 mod ticket;
-mod trace;
 mod traffic;
 
 use std::path::Path;

@@ -5,10 +5,12 @@
 //! from then on. Only a listener whose address overlaps with that of an old one needs a restart.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use plugin::{Endpoints, NewCertificates, ServiceError, Tls, Updated};
+use plugin::{
+    EndpointsBefore, NewCertificates, OpenAddress, ServiceError, Tls, Updated, continued, overlaps,
+    with_scheme,
+};
 use tracing::info;
 use types::limits;
 
@@ -16,68 +18,11 @@ use crate::listeners::{self, Arrival, OpenListener, Running};
 use crate::service::GatewayService;
 use crate::settings::{ListenerPlan, Plan};
 
-/// An old listener, as far as it counts for who continues it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
-    name: String,
-    /// The address in the settings.
-    wanted: SocketAddr,
-    /// The address that it has bound.
-    bound: SocketAddr,
-}
-
-/// For each listener of new settings, the old one that continues as it, if there is one. Pure.
-///
-/// A listener with a port continues the one on that address; one on any free port continues the one of its name.
-fn continued(old: &[Known], new: &[ListenerPlan]) -> Vec<Option<usize>> {
-    let mut is_taken = vec![false; old.len()];
-    let mut heirs = vec![None; new.len()];
-    // Those with a port first, so that no other one takes their socket.
-    let (with_port, free): (Vec<_>, Vec<_>) = (0..new.len()).partition(|at| new[*at].address.port() != 0);
-    for at in with_port.into_iter().chain(free) {
-        let plan = &new[at];
-        let fits = |known: &Known| match plan.address.port() {
-            0 => known.name == plan.name && known.wanted == plan.address,
-            _ => known.bound == plan.address,
-        };
-        heirs[at] = (0..old.len()).find(|candidate| !is_taken[*candidate] && fits(&old[*candidate]));
-        if let Some(heir) = heirs[at] {
-            is_taken[heir] = true;
-        }
-    }
-    heirs
-}
-
-/// Whether a new listener can't be opened while an old one is: they overlap, because one has every address of the machine.
-fn overlaps(new: SocketAddr, old: SocketAddr) -> bool {
-    new.port() == old.port() && new != old && (new.ip().is_unspecified() || old.ip().is_unspecified())
-}
-
 /// The settings that need a restart, as JSON pointers. Pure.
-fn fixed(known: &[Known], heirs: &[Option<usize>], new: &[ListenerPlan]) -> Vec<String> {
+fn fixed(known: &[OpenAddress], heirs: &[Option<usize>], new: &[ListenerPlan]) -> Vec<String> {
     let opened = heirs.iter().zip(new).filter(|(heir, _)| heir.is_none()).map(|(_, plan)| plan);
     let overlapping = opened.filter(|plan| known.iter().any(|old| overlaps(plan.address, old.bound)));
     overlapping.map(|plan| plan.pointer("address")).collect()
-}
-
-/// A URL with another scheme.
-fn with_scheme(url: &str, scheme: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    format!("{scheme}://{rest}")
-}
-
-/// Puts the endpoints back unless the new settings are applied.
-struct Restore {
-    endpoints: Endpoints,
-    before: Option<BTreeMap<String, String>>,
-}
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        if let Some(before) = self.before.take() {
-            self.endpoints.replace(before);
-        }
-    }
 }
 
 /// All that new settings need and that can fail.
@@ -87,7 +32,7 @@ struct Ready {
     listeners: Vec<Next>,
     /// The URL of each listener.
     urls: BTreeMap<String, String>,
-    restore: Restore,
+    endpoints: EndpointsBefore,
 }
 
 enum Next {
@@ -108,7 +53,8 @@ impl GatewayService {
     /// Applies new settings: all of them, or none.
     pub(crate) async fn reload(&self, plan: Plan) -> Updated {
         let known = self.known();
-        let heirs = continued(&known, &plan.listeners);
+        let new: Vec<_> = plan.listeners.iter().map(|plan| (plan.name.as_str(), plan.address)).collect();
+        let heirs = continued(&known, &new);
         let fixed = fixed(&known, &heirs, &plan.listeners);
         if !fixed.is_empty() {
             return Updated::NeedsRestart(fixed);
@@ -122,9 +68,9 @@ impl GatewayService {
         }
     }
 
-    fn known(&self) -> Vec<Known> {
+    fn known(&self) -> Vec<OpenAddress> {
         let running = self.listeners.lock();
-        let known = |one: &Running| Known {
+        let known = |one: &Running| OpenAddress {
             name: one.plan.name.clone(),
             wanted: one.plan.address,
             bound: one.address,
@@ -136,7 +82,7 @@ impl GatewayService {
     async fn ready(&self, plan: Plan, heirs: &[Option<usize>]) -> Result<Ready, ServiceError> {
         let endpoints = &self.cx.endpoints;
         let before = endpoints.urls();
-        let restore = Restore { endpoints: endpoints.clone(), before: Some(before.clone()) };
+        let restore = EndpointsBefore::of(endpoints);
         let (mut listeners, mut urls) = (Vec::new(), BTreeMap::new());
         for (heir, listener) in heirs.iter().zip(&plan.listeners) {
             let name = listener.name.clone();
@@ -158,12 +104,12 @@ impl GatewayService {
             urls.extend(before.get(&old.name).map(|url| (name, with_scheme(url, listener.scheme()))));
             listeners.push(Next::Continued(at, next));
         }
-        Ok(Ready { plan, listeners, urls, restore })
+        Ok(Ready { plan, listeners, urls, endpoints: restore })
     }
 
     /// Makes the new settings those of every request that begins from now on. Never fails and never waits.
     fn swap(&self, ready: Ready) {
-        let Ready { plan, listeners, urls, mut restore } = ready;
+        let Ready { plan, listeners, urls, endpoints } = ready;
         let Plan { listeners: plans, table, limits, hosts, access_log } = plan;
         let now = self.live.now();
         let mesh =
@@ -171,7 +117,6 @@ impl GatewayService {
         let mut table = table;
         table.inherit(&now.table);
         self.access_log.change(access_log);
-        restore.before = None;
         let mut running = self.listeners.lock();
         let mut old: Vec<_> = std::mem::take(&mut *running).into_iter().map(Some).collect();
         let mut opened = Vec::new();
@@ -216,7 +161,7 @@ impl GatewayService {
         let serve = |opened: Box<_>| Running::serve(&self.cx, *opened, &self.live, &self.access_log);
         running.extend(opened.into_iter().map(serve));
         drop(running);
-        self.cx.endpoints.replace(urls);
+        endpoints.replace(urls);
         for removed in old.into_iter().flatten() {
             info!(listener = %removed.plan.name, address = %removed.address, "removing a listener");
             self.listeners.remove(&self.cx, removed, limits::DRAIN);
@@ -256,66 +201,4 @@ async fn next_tls(old: &ListenerPlan, tls: Option<Tls>, new: &ListenerPlan) -> R
 fn unreadable(listener: &ListenerPlan, why: &str) -> ServiceError {
     ServiceError::unavailable(format!("listener `{}` has no usable certificate: {why}", listener.name))
         .hint("put the certificate and its key there; it is tried again from time to time")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(name: &str, address: &str) -> ListenerPlan {
-        ListenerPlan {
-            place: Some(0),
-            inherits: Vec::new(),
-            name: name.to_owned(),
-            address: address.parse().unwrap(),
-            trust: Vec::new(),
-            max_connections: 10,
-            ready: None,
-            proxy_protocol: false,
-            certificates: Vec::new(),
-            http1: true,
-            http2: true,
-        }
-    }
-
-    #[test]
-    fn a_listener_continues_the_one_on_its_address_whatever_the_names_are() {
-        let known = |name: &str, wanted: &str, bound: &str| Known {
-            name: name.to_owned(),
-            wanted: wanted.parse().unwrap(),
-            bound: bound.parse().unwrap(),
-        };
-        let old = [
-            known("web", "127.0.0.1:8080", "127.0.0.1:8080"),
-            known("free", "127.0.0.1:0", "127.0.0.1:41234"),
-            known("other", "127.0.0.1:0", "127.0.0.1:41235"),
-        ];
-        for (new, expected) in [
-            (vec![("web", "127.0.0.1:8080"), ("free", "127.0.0.1:0")], vec![Some(0), Some(1)]),
-            (vec![("renamed", "127.0.0.1:8080")], vec![Some(0)]),
-            (vec![("web", "127.0.0.1:8081")], vec![None]),
-            (vec![("web", "0.0.0.0:8080")], vec![None]),
-            (vec![("free", "127.0.0.1:0"), ("web", "127.0.0.1:41234")], vec![None, Some(1)]),
-            (vec![("renamed", "127.0.0.1:0")], vec![None]),
-            (vec![("other", "127.0.0.1:0"), ("free", "127.0.0.1:0")], vec![Some(2), Some(1)]),
-            (vec![("free", "[::1]:0")], vec![None]),
-        ] {
-            let plans: Vec<_> = new.iter().map(|(name, address)| plan(name, address)).collect();
-            assert_eq!(continued(&old, &plans), expected, "{new:?}");
-        }
-    }
-
-    #[test]
-    fn a_listener_on_all_addresses_overlaps_with_any_other_on_its_port() {
-        let overlap = |new: &str, old: &str| overlaps(new.parse().unwrap(), old.parse().unwrap());
-        assert!(overlap("0.0.0.0:80", "127.0.0.1:80"));
-        assert!(!overlap("0.0.0.0:80", "127.0.0.1:81"));
-        assert!(!overlap("127.0.0.1:80", "127.0.0.2:80"));
-    }
-
-    #[test]
-    fn an_endpoint_changes_its_scheme_with_tls() {
-        assert_eq!(with_scheme("http://127.0.0.1:80", "https"), "https://127.0.0.1:80");
-        assert_eq!(with_scheme("https://[::1]:80", "https"), "https://[::1]:80");
-    }
 }

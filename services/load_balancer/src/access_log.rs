@@ -28,6 +28,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) traffic: Traffic,
     queued: Option<Duration>,
     connecting: Option<Duration>,
+    /// How many backends were tried.
+    pub(crate) attempts: u32,
     reason: Option<&'static str>,
 }
 
@@ -46,6 +48,7 @@ impl<'a> Entry<'a> {
             traffic: Traffic::default(),
             queued: None,
             connecting: None,
+            attempts: 0,
             // Of a connection whose task is dropped.
             reason: Some("drained"),
         }
@@ -63,7 +66,7 @@ impl<'a> Entry<'a> {
 
     /// The target.
     pub(crate) fn target(&mut self, pool: &Pool) {
-        if self.listener.log.is_on()
+        if self.listener.lasting.log.is_on()
             && let Source::Service { service, .. } = &pool.target.load().source
         {
             self.service = Some(service.to_string());
@@ -78,7 +81,7 @@ impl<'a> Entry<'a> {
     /// When connecting began, which has just succeeded.
     pub(crate) fn connected(&mut self, lease: &Lease, began: Instant) {
         self.connecting = Some(began.elapsed());
-        if self.listener.log.is_on() {
+        if self.listener.lasting.log.is_on() {
             self.member = Some(lease.member());
         }
     }
@@ -109,8 +112,8 @@ impl<'a> Entry<'a> {
 
     fn write(&self, out: &mut Vec<u8>) {
         let Traffic { received, sent } = &self.traffic;
-        JsonLine::begin(out)
-            .plain("time", Some(rfc_3339(self.time)))
+        let mut line = JsonLine::begin(out);
+        line.plain("time", Some(rfc_3339(self.time)))
             .text("listener", Some(&self.listener.name))
             .plain("client_ip", Some(self.client.to_canonical()))
             .plain("peer", Some(self.peer))
@@ -122,14 +125,16 @@ impl<'a> Entry<'a> {
             .milliseconds("queue_ms", self.queued)
             .milliseconds("connect_ms", self.connecting)
             .text("service", self.service.as_deref())
-            .text("member", self.member.as_deref())
-            .text("reason", self.reason)
-            .end();
+            .text("member", self.member.as_deref());
+        if self.attempts > 0 {
+            line.number("attempts", self.attempts);
+        }
+        line.text("reason", self.reason).end();
     }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.listener.log.append(|out| self.write(out));
+        self.listener.lasting.log.append(|out| self.write(out));
     }
 }

@@ -25,6 +25,9 @@ pub(crate) enum AddressError {
     /// Leave the scheme and the path out.
     #[error("`{0}` is a URL; a backend is a host and a port")]
     Url(String),
+    /// Begin it with one of the schemes, or leave that out.
+    #[error("`{0}` begins with none of http://, https:// and h2c://")]
+    Scheme(String),
     /// Add `:port`, from 1 to 65535.
     #[error("`{0}` has no port from 1 to 65535")]
     Port(String),

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use types::{Generation, NodeId};
 
 use crate::eject::Ejection;
+use crate::plan::Protocol;
 
 /// The weight of 1 in settings. Weights in slow start are fractions of it.
 const UNIT: u64 = 1000;
@@ -24,10 +25,13 @@ pub(crate) struct Wanted {
     pub(crate) named: String,
     /// The member and its incarnation, if it is one.
     pub(crate) member: Option<(NodeId, Generation)>,
+    pub(crate) protocol: Protocol,
     pub(crate) weight: u32,
     pub(crate) is_backup: bool,
     /// It drains: no new connections.
     pub(crate) is_leaving: bool,
+    /// It has disappeared from gossip together with most others, and may still be there.
+    pub(crate) is_kept: bool,
 }
 
 /// A backend.
@@ -84,7 +88,7 @@ impl Standing {
 impl Slot {
     pub(crate) fn new(id: u64, of: Wanted, since: Option<Instant>) -> Self {
         let key = of.member.as_ref().map_or_else(|| of.address.to_string(), |(node, _)| node.to_string());
-        let url = format!("http://{}", of.address).parse().ok();
+        let url = of.protocol.url(of.address);
         Self {
             id,
             key,
@@ -140,7 +144,10 @@ impl Slot {
     }
 
     fn is(&self, wanted: &Wanted) -> bool {
-        self.of.address == wanted.address && self.of.member == wanted.member && self.of.named == wanted.named
+        self.of.address == wanted.address
+            && self.of.member == wanted.member
+            && self.of.named == wanted.named
+            && self.of.protocol == wanted.protocol
     }
 }
 
@@ -194,9 +201,11 @@ mod tests {
             address: address.parse().unwrap(),
             named: address.to_owned(),
             member: None,
+            protocol: Protocol::Http1,
             weight: 2,
             is_backup: false,
             is_leaving: false,
+            is_kept: false,
         }
     }
 

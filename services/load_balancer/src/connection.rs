@@ -10,15 +10,16 @@ use plugin::proxy_protocol::{self, Proxied, ProxyHeaderError};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::access_log::Entry;
+use crate::admission::Permit;
 use crate::client::{ClientGuard, ClientKey};
 use crate::hello::{self, HelloError};
 use crate::listener::Listener;
+use crate::plan::Forward;
 use crate::pool::{Lease, Pool};
 use crate::relay::{End, relay, reset};
 
@@ -88,7 +89,7 @@ impl Refusal {
 struct Forwarded {
     backend: TcpStream,
     lease: Lease,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
     _client: Option<ClientGuard>,
 }
 
@@ -111,14 +112,14 @@ pub(crate) async fn serve(
     let mut forwarded = match forwarding {
         Ok(forwarded) => forwarded,
         Err(refusal) => {
-            listener.meters.refused(refusal);
+            listener.lasting.meters.refused(refusal);
             entry.refused(refusal);
             debug!(listener = listener.name, %peer, reason = refusal.as_str(), "closed a connection");
             reset(&client);
             return;
         }
     };
-    let _active = listener.meters.forwarded();
+    let _active = listener.lasting.meters.forwarded();
     let cut = async {
         tokio::select! {
             biased;
@@ -126,14 +127,14 @@ pub(crate) async fn serve(
             () = forwarded.lease.cut.cancelled() => {}
         }
     };
-    let idle = listener.forward.load().idle;
-    let traffic = [&listener.meters.traffic, &entry.traffic];
-    let end = relay(&mut client, &mut forwarded.backend, idle, traffic, cut).await;
+    let Forward { idle, splice, .. } = listener.forward;
+    let traffic = [&listener.lasting.meters.traffic, &entry.traffic];
+    let end = relay(&mut client, &mut forwarded.backend, idle, splice, traffic, cut).await;
     entry.ended(end);
     let address = forwarded.lease.address;
     debug!(listener = listener.name, %peer, backend = %address, ?end, took = ?began.elapsed(), "a connection ended");
     match end {
-        End::Cut => listener.meters.cut(),
+        End::Cut => listener.lasting.meters.cut(),
         End::Closed | End::ClientReset | End::BackendReset | End::Idle => {}
     }
 }
@@ -179,7 +180,7 @@ async fn forward(
     let source = proxied.map_or(peer, |proxied| proxied.source);
     entry.client(source.ip());
     let key = ClientKey::from(source.ip());
-    let counted = listener.admission.client(key)?;
+    let counted = listener.lasting.admission.client(key)?;
     let mut first = Vec::new();
     let pool = match &listener.names {
         None => listener.pools.first(),
@@ -202,9 +203,9 @@ async fn forward(
     };
     let pool = pool.ok_or(Refusal::UnknownName)?;
     entry.target(pool);
-    let mut wait = listener.admission.wait();
+    let mut wait = listener.lasting.admission.wait();
     let found = async {
-        let permit = listener.admission.permit(&mut wait).await?;
+        let permit = listener.lasting.admission.permit(&mut wait).await?;
         let lease = pool.acquire(key, &[], &mut wait).await?;
         Ok((permit, lease))
     };
@@ -214,17 +215,22 @@ async fn forward(
         // A client that resets its connection waits for nothing any more.
         _ = client.ready(Interest::ERROR) => Err(Refusal::ClientGone),
     };
-    listener.meters.waited(wait.began());
+    listener.lasting.meters.waited(wait.began());
     entry.waited(wait.began());
     let (permit, lease) = found?;
     wait.end();
-    if let Some(version) = listener.forward.load().send {
+    if let Some(version) = listener.forward.send {
         let destination = proxied.map(|proxied| proxied.destination).or_else(|| client.local_addr().ok());
         let proxied = destination.map(|destination| Proxied { source, destination });
         first = [proxy_protocol::header(version, proxied), first].concat();
     }
     let connecting = Instant::now();
-    let (backend, lease) = connect(listener, pool, key, lease, &first).await?;
+    let connected = tokio::select! {
+        biased;
+        connected = connect(listener, pool, key, lease, &first, &mut entry.attempts) => connected,
+        _ = client.ready(Interest::ERROR) => Err(Refusal::ClientGone),
+    };
+    let (backend, lease) = connected?;
     entry.connected(&lease, connecting);
     Ok(Forwarded { backend, lease, _permit: permit, _client: counted })
 }
@@ -237,13 +243,15 @@ async fn connect(
     key: ClientKey,
     mut lease: Lease,
     first: &[u8],
+    attempts: &mut u32,
 ) -> Result<(TcpStream, Lease), Refusal> {
     let began = Instant::now();
     let deadline = |part: Duration| began.checked_add(part);
-    let end = deadline(listener.forward.load().connect);
+    let end = deadline(listener.forward.connect);
     let mut tried = Vec::new();
     loop {
         tried.push(lease.id);
+        *attempts += 1;
         let now = Instant::now();
         let left = end.map(|end| end.saturating_duration_since(now));
         let until = match left {
@@ -258,14 +266,14 @@ async fn connect(
             Err(Failure { why, is_our_own }) => {
                 debug!(listener = listener.name, backend = %lease.address, why, "could not connect");
                 lease.failed(why, is_our_own);
-                listener.meters.connect_failed();
+                listener.lasting.meters.connect_failed();
             }
         }
         if end.is_some_and(|end| end <= Instant::now()) {
             return Err(Refusal::ConnectFailed);
         }
         // Its wait, if all others are full, has to fit into the same limit.
-        let mut wait = listener.admission.wait();
+        let mut wait = listener.lasting.admission.wait();
         let next = pool.acquire(key, &tried, &mut wait);
         let next = match end {
             Some(end) => timeout_at(end, next).await.map_err(|_elapsed| Refusal::ConnectFailed)?,

@@ -232,6 +232,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_name_is_found_wherever_a_record_ends() {
+        let message = message(&[sni("shop.example"), extension(51, &[5; 300])].concat());
+        for cut in 1..message.len() {
+            let bytes = [records(&message[..cut], RECORD), records(&message[cut..], RECORD)].concat();
+            assert_eq!(parse(&bytes).unwrap(), Parsed::Whole(Some("shop.example".to_owned())), "{cut}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hello_that_does_not_end_is_not_awaited_for_long() {
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(connecting, listener.accept());
+        let (mut client, (mut stream, _)) = (client.unwrap(), accepted.unwrap());
+        let whole = hello(Some("shop.example"), RECORD);
+        client.write_all(&whole[..whole.len() - 1]).await.unwrap();
+        let until = Instant::now() + std::time::Duration::from_millis(50);
+        let error = read(&mut stream, until).await.unwrap_err();
+        assert!(matches!(error, HelloError::TooSlow), "{error}");
+    }
+
+    #[test]
     fn what_is_no_hello_is_refused_as_early_as_possible() {
         for (bytes, wanted) in [
             (b"GET / HTTP/1.1\r\n".to_vec(), "does not begin"),

@@ -4,6 +4,7 @@
 //! balancer's own fields are added last, as a gateway does, so a client can neither forge nor remove them.
 
 mod exchange;
+mod line;
 mod urls;
 
 use std::convert::Infallible;
@@ -14,19 +15,21 @@ use axum::body::Body;
 use cluster::ClusterView;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, Request, Response, StatusCode};
+use http_body::Body as _;
 use ipnet::IpNet;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
-use mesh::{AffinityKey, Mesh, MeshBody, Options, Turns};
+use mesh::{AffinityKey, Deadline, Mesh, MeshBody, MeshError, Options, Turns};
+use plugin::access_log::reason::{Reason, of_code};
 use plugin::client_addr::client_addr;
-use plugin::http::Guard;
-use plugin::http_listener::alpn;
+use plugin::http::{Guard, grpc, trace};
 use plugin::proxy_protocol::is_trusted;
 use plugin::{
-    AcceptLimits, Context, CoreListener, DrainingListener, InFlight, Peer, Protocols, ServeLimits,
-    ServiceError, Tls, TlsSession,
+    AcceptLimits, Context, CoreListener, CountedBody, DrainingListener, OnRefused, Peer, Protocols,
+    RefusalReason, ServeLimits, TlsSession,
 };
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tower::service_fn;
 use types::{ErrorKind, NodeId, Problem, ServiceName, api};
 
@@ -34,7 +37,7 @@ use self::exchange::Exchange;
 pub(crate) use self::urls::Urls;
 use crate::client::ClientKey;
 use crate::connection::Refusal;
-use crate::listener::Listener;
+use crate::listener::{Lasting, Listener, Live};
 use crate::plan::HttpPlan;
 use crate::settings::Balance;
 
@@ -53,8 +56,6 @@ pub(crate) struct Front {
     pub(crate) service: Option<(ServiceName, Guard)>,
     trust: Vec<IpNet>,
     turns: Turns,
-    pub(crate) in_flight: InFlight,
-    pub(crate) tls: Option<Tls>,
 }
 
 /// Why the balancer answers a request itself.
@@ -77,7 +78,7 @@ impl From<Problem> for Refused {
 }
 
 impl Front {
-    pub(crate) fn new(plan: HttpPlan, cx: &Context, tls: Option<Tls>) -> Self {
+    pub(crate) fn new(plan: HttpPlan, cx: &Context) -> Self {
         let HttpPlan { trust, service, limits, .. } = plan;
         Self {
             node: cx.node.clone(),
@@ -86,8 +87,6 @@ impl Front {
             service: service.map(|(service, hosts)| (service, Guard::new(hosts, HOSTS))),
             trust,
             turns: Turns::default(),
-            in_flight: InFlight::default(),
-            tls,
         }
     }
 
@@ -101,40 +100,49 @@ impl Front {
     }
 }
 
-/// The protocols of a listener. A certificate that can't be read only degrades it.
-pub(crate) async fn protocols(
-    name: &str,
-    plan: &HttpPlan,
-    proxies: Option<Vec<IpNet>>,
-) -> Result<Protocols, ServiceError> {
-    let tls = match plan.certificates.is_empty() {
-        true => None,
-        false => Some(Tls::open(name, plan.certificates.clone(), &alpn(plan.http1, plan.http2)).await?),
-    };
-    Ok(Protocols { http1: plan.http1, http2: plan.http2, tls, proxies, ..Protocols::default() })
-}
-
-/// Serves a listener.
+/// Serves a listener that speaks HTTP/1.1, and HTTP/2, as `spoken` says.
 pub(crate) fn serve(
     cx: &Context,
-    listener: &Arc<Listener>,
-    front: &Arc<Front>,
+    live: &Live,
     socket: CoreListener,
     accepting: AcceptLimits,
-    protocols: Protocols,
+    spoken: (bool, bool),
 ) -> DrainingListener {
+    let now = live.load();
+    let (limits, protocols) = served_with(cx, live, accepting, spoken);
+    let in_flight = now.lasting.in_flight.clone();
+    DrainingListener::named(cx, &now.name, socket, in_flight, limits, protocols, service(Arc::clone(live)))
+}
+
+/// The limits and protocols of new connections, as the present settings say.
+pub(crate) fn served_with(
+    cx: &Context,
+    live: &Live,
+    accepting: AcceptLimits,
+    (http1, http2): (bool, bool),
+) -> (ServeLimits, Protocols) {
     let AcceptLimits { connections, grace } = accepting;
     let node = Some(cx.node.clone());
     let limits = ServeLimits { connections, grace, node, ..ServeLimits::of_service_listener() };
-    let service = service(Arc::clone(listener), Arc::clone(front));
-    let in_flight = front.in_flight.clone();
-    DrainingListener::named(cx, &listener.name, socket, in_flight, limits, protocols, service)
+    let now = live.load();
+    let Lasting { meters, tls, .. } = now.lasting.clone();
+    let (meters, proxies) = (meters.accepting.clone(), now.trust.clone());
+    let on_refused = on_refused(Arc::clone(live));
+    (limits, Protocols { http1, http2, tls, proxies, meters, on_refused })
+}
+
+/// Counts and logs the requests that a listener refuses for their heads alone.
+fn on_refused(live: Live) -> OnRefused {
+    OnRefused::new(move |refused| {
+        let listener = live.load();
+        listener.lasting.meters.answered(StatusCode::from_u16(refused.problem.status).ok());
+        line::refused(&listener, refused);
+    })
 }
 
 /// A listener as a service.
 fn service(
-    listener: Arc<Listener>,
-    front: Arc<Front>,
+    live: Live,
 ) -> impl tower::Service<
     Request<Body>,
     Response = Response<Body>,
@@ -145,14 +153,17 @@ fn service(
 + Sync
 + 'static {
     service_fn(move |request: Request<Body>| {
-        let (listener, front) = (Arc::clone(&listener), Arc::clone(&front));
-        async move { Ok(answer(&listener, &front, request).await) }
+        let listener = live.load_full();
+        async move {
+            let front = listener.front.as_ref().expect("the mode of an open listener never changes");
+            Ok(answer(&listener, front, request).await)
+        }
     })
 }
 
 /// Answers a request with the answer of a backend, or with a problem.
 async fn answer(listener: &Arc<Listener>, front: &Front, request: Request<Body>) -> Response<Body> {
-    let in_flight = front.in_flight.enter();
+    let in_flight = listener.lasting.in_flight.enter();
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
     let source = match peer {
@@ -163,23 +174,24 @@ async fn answer(listener: &Arc<Listener>, front: &Front, request: Request<Body>)
     let id = request_id(&parts.headers);
     let client = client_addr(peer, &parts.headers, &front.trust);
     let mut exchange = Exchange::begin(listener, in_flight, &parts, client);
+    let trace = trace::continue_or_begin(&mut parts.headers, rand::random);
+    exchange.ids(&id, trace);
+    let is_grpc = grpc::is_grpc(&parts.headers);
+    if let Some(timeout) = grpc::timeout(&parts.headers).filter(|_| is_grpc) {
+        parts.extensions.insert(Deadline(Instant::now() + timeout));
+    }
     let body = exchange.counted(body);
     let sent = pass_on(listener, front, parts, body, (peer, client), &id, &mut exchange).await;
     let mut answer = match sent {
         Ok(answer) => {
-            let mut answer = answer.map(Body::new);
+            let status = answer.status();
+            let mut answer = answer.map(|body| Body::new(exchange.forwarded(status, body)));
             answer.headers_mut().entry(REQUEST_ID).or_insert(id);
             answer
         }
         Err(refused) => {
-            let problem = match refused {
-                Refused::Problem(problem) => *problem,
-                Refused::Own(refusal) => {
-                    listener.meters.refused(refusal);
-                    problem(refusal, listener)
-                }
-            };
-            let mut answer = plugin::http::problem(&front.signed(problem, &id));
+            let (mut answer, status, reason) = refusal(refused, listener, front, &id, is_grpc);
+            exchange.refused(status, reason, answer.size_hint().exact().unwrap_or_default());
             answer.headers_mut().insert(REQUEST_ID, id);
             if let Ok(node) = HeaderValue::from_str(front.node.as_str()) {
                 answer.headers_mut().insert(NODE, node);
@@ -187,10 +199,49 @@ async fn answer(listener: &Arc<Listener>, front: &Front, request: Request<Body>)
             answer
         }
     };
-    if front.in_flight.is_closing() {
+    if listener.lasting.in_flight.is_closing() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    exchange.answered(answer)
+    answer
+}
+
+/// The answer to a request that is refused, in the form that its client reads; the status of the problem; and why, in a word
+/// of the log.
+fn refusal(
+    refused: Refused,
+    listener: &Listener,
+    front: &Front,
+    id: &HeaderValue,
+    is_grpc: bool,
+) -> (Response<Body>, StatusCode, Reason) {
+    let meters = &listener.lasting.meters;
+    let problem = match refused {
+        Refused::Problem(problem) => {
+            if let Some(reason) = refusal_of(problem.code()) {
+                meters.accepting.refused(reason);
+            }
+            *problem
+        }
+        Refused::Own(refusal) => {
+            meters.refused(refusal);
+            problem(refusal, listener)
+        }
+    };
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let reason = of_code(problem.code());
+    let problem = front.signed(problem, id);
+    let answer = if is_grpc { grpc::refusal(&problem) } else { plugin::http::problem(&problem) };
+    (answer, status, reason)
+}
+
+/// Whether a problem with this code is a refusal that is counted as such, besides those by the listener's limits.
+fn refusal_of(code: &str) -> Option<RefusalReason> {
+    Some(match code {
+        "bad-path" | "bad-target" | "target-too-long" => RefusalReason::Path,
+        "foreign-host" | "foreign-page" => RefusalReason::Host,
+        "too-slow" | "body-stalled" => RefusalReason::Timeout,
+        _ => return None,
+    })
 }
 
 /// Sends a request to the target, within the limits of the listener.
@@ -198,7 +249,7 @@ async fn pass_on(
     listener: &Listener,
     front: &Front,
     mut parts: Parts,
-    body: Body,
+    body: CountedBody<Body>,
     (peer, client): (Option<IpAddr>, Option<IpAddr>),
     id: &HeaderValue,
     exchange: &mut Exchange,
@@ -211,11 +262,11 @@ async fn pass_on(
     }
     let key = client.map(ClientKey::from);
     if let Some(key) = key {
-        exchange.client = listener.admission.client(key)?;
+        exchange.client = listener.lasting.admission.client(key)?;
     }
-    let mut wait = listener.admission.wait();
+    let mut wait = listener.lasting.admission.wait();
     let found = async {
-        let permit = listener.admission.permit(&mut wait).await?;
+        let permit = listener.lasting.admission.permit(&mut wait).await?;
         let Some(pool) = listener.pools.first() else { return Ok((permit, None)) };
         let known = match pool.urls.now() {
             Some(known) => known,
@@ -223,18 +274,23 @@ async fn pass_on(
         };
         Ok((permit, Some(known.ok_or(Refusal::NoBackend)?)))
     };
-    let found: Result<_, Refusal> = found.await;
-    listener.meters.waited(wait.began());
+    let deadline = parts.extensions.get::<Deadline>().copied();
+    let found: Option<Result<_, Refusal>> = match deadline {
+        Some(Deadline(at)) => timeout_at(at, found).await.ok(),
+        None => Some(found.await),
+    };
+    listener.lasting.meters.waited(wait.began());
     exchange.waited(wait.began());
+    let found = found.ok_or_else(|| MeshError::DeadlinePassed { address: None }.to_problem())?;
     let (permit, addresses) = found?;
     wait.end();
-    exchange.permit = Some((permit, listener.meters.forwarded()));
+    exchange.permit = Some((permit, listener.lasting.meters.forwarded()));
 
     let scheme = if parts.extensions.get::<TlsSession>().is_some() { "https" } else { "http" };
     head::add(&mut parts.headers, &Added { peer, scheme, host: host.as_deref(), prefix: "", id });
     let trail = exchange.trail();
     let mut options = Options {
-        balance: balance(listener.forward.load().balance, front, key),
+        balance: balance(listener.forward.balance, front, key),
         trail: trail.as_ref(),
         ..Options::default()
     };
@@ -244,6 +300,7 @@ async fn pass_on(
             let host = host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
             options.host = host.as_ref();
             options.weights = &addresses.weights;
+            options.pool = addresses.pool.as_ref();
             let request = Request::from_parts(parts, body);
             front.mesh.send_to_any_with(&addresses.urls, &options, request).await
         }

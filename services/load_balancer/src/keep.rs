@@ -12,9 +12,10 @@ use types::{Generation, NodeId};
 use crate::address::{Address, Host};
 use crate::backend::Wanted;
 use crate::members::{self, Members};
-use crate::plan::{Forward, Source};
+use crate::plan::{Fixed, Forward, Protocol, Source};
 use crate::pool::{Lack, Pool};
 use crate::resolve::{Known, Lookup, Names};
+use crate::vanished::Vanished;
 
 /// How long after its start a node may not have met the members of a service yet.
 const MEETING: Duration = Duration::from_secs(5);
@@ -28,59 +29,83 @@ pub(crate) struct Entry {
     /// As settings or gossip name it.
     pub(crate) named: String,
     pub(crate) member: Option<(NodeId, Generation)>,
+    pub(crate) protocol: Protocol,
     pub(crate) weight: u32,
     pub(crate) is_backup: bool,
     pub(crate) is_leaving: bool,
+    /// It has disappeared from gossip together with most others.
+    pub(crate) is_kept: bool,
     /// It speaks TLS, as gossip says.
     pub(crate) is_tls: bool,
 }
 
-/// Keeps a target's backends up to date. Never returns.
-pub(crate) async fn keep(pool: Arc<Pool>, mut view: watch::Receiver<ClusterView>, lookup: Lookup) {
+/// Keeps a target's backends up to date, until it is retired and its last connection has ended. `detector` is how long the
+/// failure detector takes to declare a member dead.
+pub(crate) async fn keep(
+    pool: Arc<Pool>,
+    mut view: watch::Receiver<ClusterView>,
+    lookup: Lookup,
+    detector: Duration,
+) {
     let mut names = Names::new(lookup);
     let mut changed = pool.changed.subscribe();
     let mut is_open = true;
     let met_by = Instant::now() + MEETING;
+    let (mut vanished, mut known) = (Vanished::default(), None);
     loop {
         let source = pool.target.load().source.clone();
         let is_watching = is_open && matches!(source, Source::Service { .. });
-        let members = entries(&source, &mut view);
         let now = Instant::now();
+        if known.as_ref() != Some(&source) {
+            (vanished, known) = (Vanished::default(), Some(source.clone()));
+        }
+        let members = match &source {
+            Source::Service { service, listener } => {
+                let view = view.borrow_and_update();
+                let found = members::of(&view, service, listener);
+                vanished.keep(found, &view, |node| pool.refuses(node), detector, now)
+            }
+            Source::Backends(fixed) => listed(fixed),
+        };
         let members = if pool.forward.load().is_http { members.without_tls() } else { members };
         let members = if now < met_by { members.just_met() } else { members };
         names.want(members.entries.iter().map(|entry| &entry.address), now);
         let (wanted, lack) = expand(members, |address| names.known(address));
         pool.renew(wanted, lack);
-        let next = [pool.cut(now), names.due()].into_iter().flatten().min();
+        let next = [pool.cut(now), names.due(), vanished.until()].into_iter().flatten().min();
         let next = next.map_or(now + LOOK, |next| next.min(now + LOOK));
         let next = if now < met_by { next.min(met_by) } else { next };
+        let is_retired = pool.retired.is_cancelled();
+        if pool.has_ended() {
+            return;
+        }
         tokio::select! {
             biased;
+            () = pool.retired.cancelled(), if !is_retired => {}
             seen = view.changed(), if is_watching => is_open = seen.is_ok(),
             // The pool has the sender.
             _ = changed.changed() => {}
+            () = pool.refused.notified(), if vanished.until().is_some() => {}
             () = names.learn() => {}
             () = sleep_until(next) => {}
         }
     }
 }
 
-fn entries(source: &Source, view: &mut watch::Receiver<ClusterView>) -> Members {
-    match source {
-        Source::Service { service, listener } => members::of(&view.borrow_and_update(), service, listener),
-        Source::Backends(fixed) => {
-            let entries = fixed.iter().map(|fixed| Entry {
-                named: fixed.address.to_string(),
-                address: fixed.address.clone(),
-                member: None,
-                weight: fixed.weight,
-                is_backup: fixed.is_backup,
-                is_leaving: false,
-                is_tls: false,
-            });
-            Members { entries: entries.collect(), why: None, is_soon: false, is_unknown: false }
-        }
-    }
+/// The backends that settings list.
+fn listed(fixed: &[Fixed]) -> Members {
+    let entries = fixed.iter().map(|fixed| Entry {
+        named: fixed.address.to_string(),
+        address: fixed.address.clone(),
+        member: None,
+        protocol: fixed.protocol.clone(),
+        weight: fixed.weight,
+        is_backup: fixed.is_backup,
+        is_leaving: false,
+        is_kept: false,
+        is_tls: false,
+    });
+    Members { entries: entries.collect(), why: None, is_soon: false, is_unknown: false }
 }
 
 /// One backend for each address. Pure.
@@ -107,9 +132,11 @@ fn expand<'a>(members: Members, known: impl Fn(&Address) -> Option<&'a Known>) -
                 address,
                 named: entry.named.clone(),
                 member: entry.member.clone(),
+                protocol: entry.protocol.clone(),
                 weight: entry.weight,
                 is_backup: entry.is_backup,
                 is_leaving: entry.is_leaving,
+                is_kept: entry.is_kept,
             });
         }
     }
@@ -120,9 +147,13 @@ fn expand<'a>(members: Members, known: impl Fn(&Address) -> Option<&'a Known>) -
 pub(crate) async fn checks(pool: Arc<Pool>) {
     let mut changed = pool.changed.subscribe();
     loop {
+        if pool.retired.is_cancelled() {
+            return std::future::pending().await;
+        }
         let forward = pool.forward.load_full();
         tokio::select! {
             biased;
+            () = pool.retired.cancelled() => {}
             // The pool has the sender.
             _ = changed.changed() => {}
             () = check_all(&pool, &forward) => {}
@@ -145,9 +176,11 @@ mod tests {
             address: address.parse().unwrap(),
             named: address.to_owned(),
             member: None,
+            protocol: Protocol::Http1,
             weight: 1,
             is_backup: false,
             is_leaving: false,
+            is_kept: false,
             is_tls: false,
         }
     }

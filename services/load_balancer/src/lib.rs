@@ -35,7 +35,8 @@
 //! # HTTP mode
 //!
 //! With `mode: http` each request gets a backend of its own (`http`), is sent again if that fails before it answers and
-//! repeating it does no harm, and carries the client's address. The listener may have TLS and speaks HTTP/2. A service
+//! repeating it does no harm, and carries the client's address. The listener may have TLS and speaks HTTP/2, and so may the
+//! backends: `https://shop.example`, `h2c://10.1.0.9:50051`. gRPC is passed on whole, and gets errors in its own form. A service
 //! without a `listener` of its own is reached below `/svc/NAME` of its members, and nothing else of their nodes.
 //!
 //! ```yaml
@@ -57,7 +58,8 @@
 //! A connection is accepted, counted against the limits, perhaps queued, and given a backend; if that does not accept it,
 //! the next one is tried, within `timeouts.connect`, before the client notices anything. Then bytes are copied both ways:
 //! a side that ends its direction (half-close) ends it at the other side too, and a reset arrives as a reset. A slow reader
-//! slows the sender down: at most 64 KiB wait in memory for each direction, and none while a connection is idle.
+//! slows the sender down: at most 64 KiB wait in memory for each direction, and none while a connection is idle. With
+//! `splice: true`, the system moves the bytes of long transfers through a pipe instead.
 //!
 //! # Targets
 //!
@@ -67,6 +69,16 @@
 //!
 //! The host name of a backend is resolved again every 10 seconds, and all of its addresses are used. While a name can't be
 //! resolved, the addresses that were found last stay in use.
+//!
+//! If most members disappear from gossip at once, it is more likely that gossip fails than they: they are kept for a while, and
+//! connections decide.
+//!
+//! # New settings
+//!
+//! New settings are applied whole or not at all, while everything goes on (`reload`). Connections and requests end with the
+//! settings with which they began. New listeners are opened first; a removed one refuses connections, and those that it has
+//! end within `timeouts.drain`. A lower limit closes no connection; TLS, protocols and trusted proxies count for new ones. Only
+//! another mode, and an address that overlaps with an open one, need a restart.
 
 mod access_log;
 mod address;
@@ -80,6 +92,7 @@ mod hello;
 mod http;
 mod keep;
 mod listener;
+mod listeners;
 mod members;
 mod meters;
 mod openapi;
@@ -93,6 +106,7 @@ mod service;
 mod settings;
 mod shown;
 mod sni;
+mod vanished;
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -100,7 +114,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use plugin::access_log::resolve_access_log;
 use plugin::http_listener::resolve_certificates;
 use plugin::{
-    CertificateFiles, Plugin, Prepared, SettingsError, SettingsMistake, check_settings, settings_schema,
+    CertificateFiles, Plugin, Prepared, SettingsError, SettingsMistake, check_settings, resolve_path,
+    settings_schema,
 };
 use types::{ServiceType, Sharding};
 
@@ -138,6 +153,10 @@ impl Plugin for LoadBalancer {
     fn resolve_files(&self, settings: &mut serde_json::Value, folder: &Path) {
         resolve_access_log(settings, folder);
         resolve_certificates(settings, folder);
+        let listeners = settings.get_mut("listeners").and_then(serde_json::Value::as_array_mut);
+        for ca in listeners.into_iter().flatten().filter_map(|listener| listener.get_mut("ca")) {
+            resolve_path(ca, folder);
+        }
     }
 
     fn check_files(&self, settings: &serde_json::Value) -> Vec<SettingsMistake> {

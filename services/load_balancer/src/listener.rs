@@ -1,130 +1,106 @@
-//! A running listener: its targets, its limits, and its connections.
+//! A listener with the settings that it has now: its targets, its limits, and how it forwards.
+//!
+//! A connection or request takes it once, so it ends with the settings with which it began. New settings make another one,
+//! which shares with the one before whatever outlives them: counts, limits, and the backends of targets that stay.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use cluster::ClusterView;
-use futures_util::FutureExt;
 use ipnet::IpNet;
 use plugin::access_log::AccessLog;
-use plugin::{AcceptLimits, Context, DrainingListener, InFlight, Protocols, ServiceError};
-use tokio::sync::watch;
+use plugin::{Context, InFlight, Tls};
 
 use crate::admission::Admission;
-use crate::connection::serve;
-use crate::http::{self, Front};
-use crate::keep;
+use crate::http::Front;
 use crate::meters::ListenerMeters;
-use crate::plan::{Forward, HttpPlan, ListenerPlan};
+use crate::plan::{Forward, ListenerPlan};
 use crate::pool::Pool;
-use crate::resolve::Lookup;
 use crate::sni::Names;
 
-/// How many connections may be open beyond those that are forwarded or queued: they introduce themselves, or are refused.
-const INTRODUCING: usize = 1024;
-/// How long connections may take to end after the stop: they are reset at once.
-const GRACE: Duration = Duration::from_secs(1);
+/// The present state of a listener that is open.
+pub(crate) type Live = Arc<ArcSwap<Listener>>;
 
-/// A running listener.
+/// A listener with its settings.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) name: String,
-    /// The address in the settings.
-    pub(crate) wanted: SocketAddr,
-    /// The address that it has bound.
-    pub(crate) address: SocketAddr,
     pub(crate) pools: Vec<Arc<Pool>>,
     pub(crate) names: Option<Names>,
     pub(crate) trust: Option<Vec<IpNet>>,
-    pub(crate) forward: ArcSwap<Forward>,
-    pub(crate) admission: Admission,
+    pub(crate) forward: Forward,
+    pub(crate) lasting: Lasting,
+    /// In HTTP mode.
+    pub(crate) front: Option<Front>,
+}
+
+/// What a listener keeps whatever its settings are.
+#[derive(Debug, Clone)]
+pub(crate) struct Lasting {
+    pub(crate) admission: Arc<Admission>,
     pub(crate) meters: Arc<ListenerMeters>,
     pub(crate) log: AccessLog,
-    /// In HTTP mode, as it was opened.
-    pub(crate) http: Option<HttpPlan>,
-    pub(crate) front: Option<Arc<Front>>,
+    /// Its connections, in HTTP mode its requests.
+    pub(crate) in_flight: InFlight,
+    /// None if it speaks plain HTTP or is in TCP mode.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Listener {
-    /// Opens a listener, and begins to accept connections.
-    pub(crate) async fn start(
-        plan: ListenerPlan,
-        cx: &Context,
-        meters: Arc<ListenerMeters>,
-        log: AccessLog,
-        lookup: &Lookup,
-    ) -> Result<(Arc<Self>, DrainingListener), ServiceError> {
-        let scheme = plan.http.as_ref().map_or("tcp", HttpPlan::scheme);
-        let socket = cx.listen_on_cores(&plan.name, scheme, plan.address)?;
-        let address = socket.address();
-        let limits = AcceptLimits {
-            connections: plan
-                .limits
-                .connections
-                .saturating_add(plan.limits.queue)
-                .saturating_add(INTRODUCING),
-            grace: GRACE,
-        };
-        let protocols = match &plan.http {
-            Some(http) => Some(http::protocols(&plan.name, http, plan.trust.clone()).await?),
-            None => None,
-        };
-        let tls = protocols.as_ref().and_then(|protocols| protocols.tls.clone());
-        let front = plan.http.clone().map(|http| Arc::new(Front::new(http, cx, tls)));
-        let pools = plan.targets.into_iter().enumerate().map(|(at, target)| {
-            let seed = cx.seed.wrapping_add(at as u64);
-            Arc::new(Pool::new(&plan.name, target, plan.forward.clone(), seed))
+    /// A listener with these settings. The backends of `known` targets are kept if the targets stay.
+    pub(crate) fn new(plan: ListenerPlan, lasting: Lasting, known: &[Arc<Pool>], cx: &Context) -> Self {
+        let ListenerPlan { name, targets, names, trust, forward, http, .. } = plan;
+        let old: Vec<_> = known.iter().map(|pool| pool.target.load().hosts.clone()).collect();
+        let new: Vec<_> = targets.iter().map(|target| target.hosts.clone()).collect();
+        let kept = continued(&old, &new);
+        let pools = targets.into_iter().zip(kept).enumerate().map(|(at, (target, kept))| {
+            match kept.and_then(|kept| known.get(kept)) {
+                Some(pool) => {
+                    pool.apply(target, forward.clone());
+                    Arc::clone(pool)
+                }
+                None => {
+                    let mesh = http.is_some().then(|| cx.mesh.clone());
+                    Arc::new(Pool::new(target, forward.clone(), mesh, cx.seed.wrapping_add(at as u64)))
+                }
+            }
         });
-        let listener = Arc::new(Self {
-            name: plan.name.clone(),
-            wanted: plan.address,
-            address,
-            pools: pools.collect(),
-            names: plan.names,
-            trust: plan.trust,
-            forward: ArcSwap::from_pointee(plan.forward.clone()),
-            admission: Admission::new(plan.limits),
-            meters,
-            log,
-            http: plan.http,
-            front: front.clone(),
-        });
-        for pool in &listener.pools {
-            keep_in_background(pool, cx, cx.view.clone(), lookup);
-        }
-        let accepting = listener.meters.accepting.clone();
-        if let (Some(front), Some(protocols)) = (front, protocols) {
-            let protocols = Protocols { meters: accepting, ..protocols };
-            let running = http::serve(cx, &listener, &front, socket, limits, protocols);
-            return Ok((listener, running));
-        }
-        let in_flight = InFlight::default();
-        let (counted, serving) = (in_flight.clone(), Arc::clone(&listener));
-        let connection = move |stream, peer, stopping| {
-            serve(Arc::clone(&serving), stream, peer, stopping, counted.enter())
-        };
-        let task = "load balancer";
-        let running =
-            DrainingListener::connections(cx, task, socket, in_flight, limits, accepting, connection);
-        Ok((listener, running))
+        let pools = pools.collect();
+        let front = http.map(|http| Front::new(http, cx));
+        Self { name, pools, names, trust, forward, lasting, front }
+    }
+
+    /// The targets of this one that the other one does not have.
+    pub(crate) fn without(&self, other: &Self) -> Vec<Arc<Pool>> {
+        let is_gone = |pool: &&Arc<Pool>| !other.pools.iter().any(|kept| Arc::ptr_eq(pool, kept));
+        self.pools.iter().filter(is_gone).cloned().collect()
     }
 }
 
-fn keep_in_background(pool: &Arc<Pool>, cx: &Context, view: watch::Receiver<ClusterView>, lookup: &Lookup) {
-    let mut keeping = Box::pin(keep::keep(Arc::clone(pool), view, Arc::clone(lookup)));
-    // What settings and gossip name is known before the first connection comes, which may be at once, on another thread.
-    let _ = (&mut keeping).now_or_never();
-    let checking = keep::checks(Arc::clone(pool));
-    let shutdown = cx.shutdown.clone();
-    cx.tasks.spawn("load balancer backends", async move {
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => {}
-            () = keeping => {}
-            () = checking => {}
+/// For each new target, the place of the old one with the same server names, if there is one. Pure.
+fn continued(old: &[Vec<String>], new: &[Vec<String>]) -> Vec<Option<usize>> {
+    // No name is there twice, so neither is a list of them.
+    new.iter().map(|hosts| old.iter().position(|known| known == hosts)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_stays_with_its_server_names_wherever_they_are_listed() {
+        let hosts = |all: &[&[&str]]| -> Vec<Vec<String>> {
+            all.iter().map(|one| one.iter().map(|name| (*name).to_owned()).collect()).collect()
+        };
+        let old = hosts(&[&["a"], &["b", "c"]]);
+        for (new, expected) in [
+            (hosts(&[&["b", "c"], &["a"]]), vec![Some(1), Some(0)]),
+            (hosts(&[&["b"], &["a"], &["d"]]), vec![None, Some(0), None]),
+            // No longer by name.
+            (hosts(&[&[]]), vec![None]),
+            (vec![], vec![]),
+        ] {
+            assert_eq!(continued(&old, &new), expected, "{new:?}");
         }
-        Ok(())
-    });
+        assert_eq!(continued(&hosts(&[&[]]), &hosts(&[&[]])), [Some(0)], "the only target of a listener");
+    }
 }

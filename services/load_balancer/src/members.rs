@@ -5,6 +5,7 @@ use types::{Phase, ServiceName};
 
 use crate::address::Address;
 use crate::keep::Entry;
+use crate::plan::Protocol;
 
 /// What the view says of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,9 +66,11 @@ pub(crate) fn of(view: &ClusterView, service: &ServiceName, listener: &str) -> M
                 named: address.to_string(),
                 address,
                 member: Some((member.id.clone(), member.generation)),
+                protocol: Protocol::Http1,
                 weight: 1,
                 is_backup: false,
                 is_leaving,
+                is_kept: false,
                 is_tls,
             }),
             None => without += usize::from(!is_leaving),
@@ -92,7 +95,7 @@ fn address_of(url: &str) -> Option<Address> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use types::api::{About, Member};
@@ -100,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    fn member(id: &str, service: &str, phase: Phase, endpoints: &[(&str, &str)]) -> Member {
+    pub(crate) fn member(id: &str, service: &str, phase: Phase, endpoints: &[(&str, &str)]) -> Member {
         let endpoints: BTreeMap<_, _> =
             endpoints.iter().map(|(name, url)| ((*name).to_owned(), (*url).to_owned())).collect();
         let state = RoleState::starting(service.parse().unwrap());

@@ -1,36 +1,49 @@
-//! The balancer's metrics: labels are the names of listeners and fixed words, so that their number is bounded.
+//! The balancer's metrics: labels are the names of present listeners and fixed words, so that their number is bounded.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
 
 use http::StatusCode;
-use plugin::{Gauge, GaugeGuard, Histogram, Metrics};
+use mesh::Durations;
+use plugin::{Gauge, GaugeGuard, Metrics, RefusalReason};
 use tokio::time::Instant;
 
 use crate::backend::Standing;
 use crate::connection::Refusal;
 use crate::listener::Listener;
+use crate::listeners::Listeners;
 use crate::relay::Traffic;
 
 /// How a request ended, by the first digit of its status.
 const CLASSES: [&str; 6] = ["aborted", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Why a listener in HTTP mode refuses requests and connections besides its limits.
+const OF_HTTP: [RefusalReason; 9] = [
+    RefusalReason::Smuggling,
+    RefusalReason::Host,
+    RefusalReason::Path,
+    RefusalReason::Method,
+    RefusalReason::Headers,
+    RefusalReason::Malformed,
+    RefusalReason::Timeout,
+    RefusalReason::Flood,
+    RefusalReason::ProxyProtocol,
+];
+
 /// The metrics of one listener.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ListenerMeters {
-    name: String,
     connections: AtomicU64,
     active: Gauge,
     pub(crate) traffic: Traffic,
-    waits: Histogram,
+    waits: Durations,
     refused: [AtomicU64; Refusal::ALL.len()],
     connect_failures: AtomicU64,
     cuts: AtomicU64,
     pub(crate) accepting: plugin::ListenerMeters,
     /// Answers of the HTTP mode by the class of their status, and last the requests whose clients left before.
     answers: [AtomicU64; CLASSES.len()],
-    /// Whose they are, once it runs.
-    listener: OnceLock<Weak<Listener>>,
 }
 
 impl ListenerMeters {
@@ -47,10 +60,21 @@ impl ListenerMeters {
         }
     }
 
+    /// How many connections and requests were refused, by reason.
+    fn refusals(&self, is_http: bool) -> BTreeMap<&'static str, u64> {
+        let own =
+            Refusal::ALL.iter().zip(&self.refused).map(|(reason, count)| (reason.as_str(), load(count)));
+        let mut all: BTreeMap<_, _> = own.collect();
+        for reason in OF_HTTP.into_iter().filter(|_| is_http) {
+            *all.entry(reason.as_str()).or_default() += self.accepting.refusals(reason);
+        }
+        all
+    }
+
     /// Records how long a connection waited, if it did.
     pub(crate) fn waited(&self, began: Option<Instant>) {
         if let Some(began) = began {
-            self.waits.observe(began.elapsed().as_secs_f64());
+            self.waits.observe(began.elapsed());
         }
     }
 
@@ -74,118 +98,97 @@ impl ListenerMeters {
     pub(crate) fn active(&self) -> i64 {
         self.active.get()
     }
-
-    pub(crate) fn belong_to(&self, listener: &Arc<Listener>) {
-        let _ = self.listener.set(Arc::downgrade(listener));
-    }
-
-    fn listener(&self) -> Option<Arc<Listener>> {
-        self.listener.get().and_then(Weak::upgrade)
-    }
 }
 
-/// Registers the metrics of listeners with these names.
-pub(crate) fn register(metrics: &Metrics, names: &[String]) -> Vec<Arc<ListenerMeters>> {
-    // From 1 ms to 33 s.
-    let waits = metrics.histograms(
-        "queue_seconds",
-        "Time that connections, in HTTP mode requests, waited in the queue",
-        ("listener", names),
-        (0.001, 2.0, 16),
-    );
-    let meters: Vec<_> = (names.iter().zip(waits))
-        .map(|(name, waits)| {
-            Arc::new(ListenerMeters {
-                name: name.clone(),
-                connections: AtomicU64::new(0),
-                active: Gauge::default(),
-                traffic: Traffic::default(),
-                waits,
-                refused: Default::default(),
-                connect_failures: AtomicU64::new(0),
-                cuts: AtomicU64::new(0),
-                accepting: plugin::ListenerMeters::default(),
-                answers: Default::default(),
-                listener: OnceLock::new(),
-            })
-        })
-        .collect();
-    let all = Arc::new(meters.clone());
-    counter(
-        metrics,
-        &all,
-        "connections",
-        "Connections that were forwarded, in HTTP mode requests",
-        |meters| &meters.connections,
-    );
+/// Registers the metrics of the listeners that there are when they are read.
+pub(crate) fn register(metrics: &Metrics, listeners: &Listeners) {
+    let help = "Time that connections, in HTTP mode requests, waited in the queue";
+    let all = listeners.clone();
+    metrics.observable_histograms("queue_seconds", help, move || {
+        let of = |one: &Arc<Listener>| (vec![name(one)], one.lasting.meters.waits.read());
+        all.now().iter().map(of).collect::<Vec<_>>()
+    });
+    let help = "Connections that were forwarded, in HTTP mode requests";
+    counter(metrics, listeners, "connections", help, |meters| load(&meters.connections));
     let help = "Attempts to connect to a backend that failed";
-    counter(metrics, &all, "connect_failures", help, |meters| &meters.connect_failures);
+    counter(metrics, listeners, "connect_failures", help, |meters| load(&meters.connect_failures));
     let help = "Connections that were cut because their member or the balancer stopped";
-    counter(metrics, &all, "cuts", help, |meters| &meters.cuts);
-    let help = "Pauses because the system could not accept a connection";
-    let paused = Arc::clone(&all);
-    metrics.common().observable_counters("accept_paused", help, move || {
-        let of = |meters: &Arc<ListenerMeters>| (vec![listener(meters)], meters.accepting.accept_pauses());
-        paused.iter().map(of).collect::<Vec<_>>()
-    });
+    counter(metrics, listeners, "cuts", help, |meters| load(&meters.cuts));
+    let help = "Pauses because the system could not accept a connection, by listener";
+    counter(&metrics.common(), listeners, "accept_paused", help, |meters| meters.accepting.accept_pauses());
     let help = "Bytes that were forwarded, from clients (in) and to clients (out)";
-    observed(metrics, &all, "bytes", help, |meters| {
+    observed(metrics, listeners, "bytes", help, |meters| {
         let Traffic { received, sent } = &meters.traffic;
-        [("direction", "in", received), ("direction", "out", sent)]
-            .map(|(label, value, count)| (label, value, count.load(Ordering::Relaxed)))
-            .to_vec()
+        vec![("direction", "in", load(received)), ("direction", "out", load(sent))]
     });
-    let help = "Connections that were closed instead of forwarded";
-    observed(metrics, &all, "refused", help, |meters| {
-        let reasons = Refusal::ALL.iter().zip(&meters.refused);
-        reasons.map(|(reason, count)| ("reason", reason.as_str(), count.load(Ordering::Relaxed))).collect()
+    let all = listeners.clone();
+    let help = "Connections and requests that were refused instead of forwarded, by reason";
+    metrics.observable_counters("refused", help, move || {
+        let mut found = Vec::new();
+        for one in all.now() {
+            for (reason, count) in one.lasting.meters.refusals(one.front.is_some()) {
+                found.push((vec![name(&one), ("reason", reason.to_owned())], count));
+            }
+        }
+        found
     });
-    observed(metrics, &all, "requests", "Requests in HTTP mode, by the class of their answer", |meters| {
+    let all = listeners.clone();
+    plugin::ListenerMeters::register_open(metrics, move || {
+        let listeners = all.now().into_iter().filter(|one| one.front.is_some());
+        let of = |one: Arc<Listener>| {
+            (one.name.clone(), one.lasting.meters.accepting.clone(), one.lasting.tls.clone())
+        };
+        listeners.map(of).collect()
+    });
+    let help = "Requests in HTTP mode, by the class of their answer";
+    observed(metrics, listeners, "requests", help, |meters| {
         let each = CLASSES.iter().zip(&meters.answers);
-        each.map(|(class, count)| ("outcome", *class, count.load(Ordering::Relaxed))).collect()
+        each.map(|(class, count)| ("outcome", *class, load(count))).collect()
     });
-    gauge(metrics, &all, "active", "Connections that are being forwarded", ListenerMeters::active);
-    gauge(metrics, &all, "queue", "Connections that wait in the queue", |meters| {
-        meters.listener().map_or(0, |listener| i64::try_from(listener.admission.queued()).unwrap_or(i64::MAX))
+    let help = "Connections that are being forwarded";
+    gauge(metrics, listeners, "active", help, |one| one.lasting.meters.active());
+    let help = "Connections that wait in the queue";
+    gauge(metrics, listeners, "queue", help, |one| {
+        i64::try_from(one.lasting.admission.queued()).unwrap_or(i64::MAX)
     });
-    backends(metrics, all);
-    meters
+    backends(metrics, listeners);
 }
 
-type All = Arc<Vec<Arc<ListenerMeters>>>;
+fn load(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
 
-fn listener(meters: &ListenerMeters) -> (&'static str, String) {
-    ("listener", meters.name.clone())
+fn name(listener: &Listener) -> (&'static str, String) {
+    ("listener", listener.name.clone())
 }
 
 fn counter(
     metrics: &Metrics,
-    all: &All,
-    name: &str,
+    listeners: &Listeners,
+    metric: &str,
     help: &str,
-    count: impl Fn(&ListenerMeters) -> &AtomicU64 + Send + Sync + 'static,
+    count: impl Fn(&ListenerMeters) -> u64 + Send + Sync + 'static,
 ) {
-    let all = Arc::clone(all);
-    metrics.observable_counters(name, help, move || {
-        let of =
-            |meters: &Arc<ListenerMeters>| (vec![listener(meters)], count(meters).load(Ordering::Relaxed));
-        all.iter().map(of).collect::<Vec<_>>()
+    let all = listeners.clone();
+    metrics.observable_counters(metric, help, move || {
+        let of = |one: &Arc<Listener>| (vec![name(one)], count(&one.lasting.meters));
+        all.now().iter().map(of).collect::<Vec<_>>()
     });
 }
 
 fn observed(
     metrics: &Metrics,
-    all: &All,
-    name: &str,
+    listeners: &Listeners,
+    metric: &str,
     help: &str,
     counts: impl Fn(&ListenerMeters) -> Vec<(&'static str, &'static str, u64)> + Send + Sync + 'static,
 ) {
-    let all = Arc::clone(all);
-    metrics.observable_counters(name, help, move || {
+    let all = listeners.clone();
+    metrics.observable_counters(metric, help, move || {
         let mut found = Vec::new();
-        for meters in all.iter() {
-            for (label, value, count) in counts(meters) {
-                found.push((vec![listener(meters), (label, value.to_owned())], count));
+        for one in all.now() {
+            for (label, value, count) in counts(&one.lasting.meters) {
+                found.push((vec![name(&one), (label, value.to_owned())], count));
             }
         }
         found
@@ -194,31 +197,30 @@ fn observed(
 
 fn gauge(
     metrics: &Metrics,
-    all: &All,
-    name: &str,
+    listeners: &Listeners,
+    metric: &str,
     help: &str,
-    read: impl Fn(&ListenerMeters) -> i64 + Send + Sync + 'static,
+    read: impl Fn(&Listener) -> i64 + Send + Sync + 'static,
 ) {
-    let all = Arc::clone(all);
-    metrics.observable_gauges(name, help, move || {
-        all.iter().map(|meters| (vec![listener(meters)], read(meters))).collect::<Vec<_>>()
+    let all = listeners.clone();
+    metrics.observable_gauges(metric, help, move || {
+        all.now().iter().map(|one| (vec![name(one)], read(one))).collect::<Vec<_>>()
     });
 }
 
 /// How many backends of each listener are in which state.
-fn backends(metrics: &Metrics, all: All) {
-    let help = "Backends by whether they get connections";
-    metrics.observable_gauges("backends", help, move || {
+fn backends(metrics: &Metrics, listeners: &Listeners) {
+    let all = listeners.clone();
+    metrics.observable_gauges("backends", "Backends by whether they get connections", move || {
         let now = Instant::now();
         let mut found = Vec::new();
-        for meters in all.iter() {
-            let Some(running) = meters.listener() else { continue };
+        for one in all.now() {
             for standing in [Standing::Up, Standing::Ejected, Standing::Down, Standing::Draining] {
                 let count = |pool: &Arc<crate::pool::Pool>| {
                     pool.look(|slots, _| slots.iter().filter(|slot| slot.standing(now) == standing).count())
                 };
-                let count = running.pools.iter().map(count).sum::<usize>();
-                let labels = vec![listener(meters), ("state", standing.as_str().to_owned())];
+                let count = one.pools.iter().map(count).sum::<usize>();
+                let labels = vec![name(&one), ("state", standing.as_str().to_owned())];
                 found.push((labels, i64::try_from(count).unwrap_or(i64::MAX)));
             }
         }

@@ -1,9 +1,11 @@
 //! The checked settings, and the check that reports all mistakes at once.
 
+mod backends;
 mod http;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,11 +16,11 @@ use plugin::{SettingsError, SettingsMistake, absolute_path};
 use types::ServiceName;
 use types::range::DurationIn;
 
-use crate::address::Address;
 use crate::eject::Rules;
 use crate::settings::{AccessLogSettings, Backend, Balance, ConnectionFormat, Listener, Mode, Settings};
 use crate::sni::{Names, Pattern};
 
+pub(crate) use self::backends::{Fixed, Protocol};
 pub(crate) use self::http::HttpPlan;
 
 /// The largest number of listeners.
@@ -38,7 +40,7 @@ pub(crate) struct Plan {
 }
 
 /// A checked listener.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ListenerPlan {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
@@ -56,6 +58,8 @@ pub(crate) struct ListenerPlan {
 /// How connections of a listener are forwarded.
 #[derive(Debug, Clone)]
 pub(crate) struct Forward {
+    /// The name of the listener.
+    pub(crate) listener: Arc<str>,
     pub(crate) balance: Balance,
     pub(crate) send: Option<ProxyVersion>,
     pub(crate) per_backend: Option<u32>,
@@ -65,6 +69,8 @@ pub(crate) struct Forward {
     pub(crate) check: Option<Checking>,
     pub(crate) ejection: Rules,
     pub(crate) slow_start: Duration,
+    /// Long transfers need not be copied.
+    pub(crate) splice: bool,
     /// Requests are forwarded, not connections.
     pub(crate) is_http: bool,
 }
@@ -103,14 +109,6 @@ impl Source {
             Self::Backends(_) => None,
         }
     }
-}
-
-/// A backend as the settings name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fixed {
-    pub(crate) address: Address,
-    pub(crate) weight: u32,
-    pub(crate) is_backup: bool,
 }
 
 /// Collects mistakes below a place.
@@ -201,6 +199,7 @@ fn planned(
 ) -> Option<ListenerPlan> {
     let before = mistakes.0.len();
     let (targets, names) = targets(place, listener, mistakes);
+    ca(place, listener, mistakes);
     let trust = trust(place, listener, mistakes);
     let http = http::plan(place, listener, &trust, mistakes);
     let has_backends = listener.backends.is_some()
@@ -210,6 +209,10 @@ fn planned(
         if !has_backends && (listener.service.is_some() || listener.sni.is_some()) {
             let message = "the members of a service are not checked: gossip knows them";
             mistakes.add(&place, message, "leave it out, or use `backends`");
+        }
+        if backends::has_tls(listener) && check.tcp.is_none() {
+            let message = "checks by `http` and `grpc` are made without TLS, and a backend is `https://`";
+            mistakes.add(&place, message, "write `check: { tcp: {} }`");
         }
         let checking = check.plan(&place, &mut mistakes.0)?;
         Some(Checking { send: listener.send_proxy_protocol, ..checking })
@@ -227,6 +230,7 @@ fn planned(
             wait: listener.limits.wait.get(),
         },
         forward: Forward {
+            listener: listener.name.as_str().into(),
             balance: listener.balance,
             send: listener.send_proxy_protocol,
             per_backend: listener.limits.per_backend.map(|limit| small(limit.get())),
@@ -239,16 +243,28 @@ fn planned(
                 time: listener.ejection.r#for.get(),
             },
             slow_start: listener.slow_start.get(),
+            splice: listener.splice,
             is_http: listener.mode == Mode::Http,
         },
         http,
     })
 }
 
+/// The file of trusted certificates has to be of use.
+fn ca(place: &str, listener: &Listener, mistakes: &mut Mistakes) {
+    let Some(ca) = listener.ca.as_deref().filter(|_| listener.mode == Mode::Http) else { return };
+    let pointer = format!("{place}/ca");
+    if !backends::has_tls(listener) {
+        let message = "it has no effect: no backend of this listener begins with `https://`";
+        mistakes.add(&pointer, message, "leave it out, or write `https://`");
+    }
+    let _ = absolute_path(&pointer, ca, &mut mistakes.0);
+}
+
 fn log_plan(log: &AccessLogSettings, mistakes: &mut Vec<SettingsMistake>) -> AccessLogPlan {
     let ConnectionFormat::Json = log.format;
     let file = (log.to != STDOUT).then(|| absolute_path("/access_log/to", &log.to, mistakes));
-    AccessLogPlan { file, ..AccessLogPlan::default() }
+    AccessLogPlan { file, query: log.query, ..AccessLogPlan::default() }
 }
 
 /// A number whose range is far below the limit of its type.
@@ -300,7 +316,7 @@ fn targets(place: &str, listener: &Listener, mistakes: &mut Mistakes) -> (Vec<Ta
     }
     let Some(sni) = &listener.sni else {
         let (service, backends) = (listener.service.as_deref(), listener.backends.as_deref());
-        let source = source(place, service, listener.listener.as_deref(), backends, mistakes);
+        let source = source(place, listener, service, listener.listener.as_deref(), backends, mistakes);
         return (source.map(|source| TargetPlan { hosts: Vec::new(), source }).into_iter().collect(), None);
     };
     if listener.listener.is_some() {
@@ -338,65 +354,36 @@ fn targets(place: &str, listener: &Listener, mistakes: &mut Mistakes) -> (Vec<Ta
             mistakes.add(&place, message, "write exactly one of `service` and `backends`");
         }
         let (service, backends) = (by_name.service.as_deref(), by_name.backends.as_deref());
-        let source = source(&place, service, by_name.listener.as_deref(), backends, mistakes);
+        let source = source(&place, listener, service, by_name.listener.as_deref(), backends, mistakes);
         targets.extend(source.map(|source| TargetPlan { hosts: by_name.hosts.clone(), source }));
     }
     (targets, Some(Names::new(patterns)))
 }
 
+/// `listener` is the one of the balancer, `named` that of the service's members.
 fn source(
     place: &str,
+    listener: &Listener,
     service: Option<&str>,
-    listener: Option<&str>,
+    named: Option<&str>,
     backends: Option<&[Backend]>,
     mistakes: &mut Mistakes,
 ) -> Option<Source> {
-    if let (None, Some(_)) = (service, listener) {
+    if let (None, Some(_)) = (service, named) {
         let message = "`listener` has no effect without `service`";
         mistakes.add(format!("{place}/listener"), message, "write the `service` whose listener it is");
     }
     if let Some(backends) = backends {
-        let fixed = fixed(&format!("{place}/backends"), backends, mistakes);
+        let fixed = backends::plan(&format!("{place}/backends"), backends, listener, mistakes);
         return service.is_none().then_some(Source::Backends(fixed));
     }
     match service?.parse::<ServiceName>() {
-        Ok(service) => Some(Source::Service { service, listener: listener.unwrap_or(GATEWAY).to_owned() }),
+        Ok(service) => Some(Source::Service { service, listener: named.unwrap_or(GATEWAY).to_owned() }),
         Err(error) => {
             mistakes.add(format!("{place}/service"), error.to_string(), "write it like `api_gateway`");
             None
         }
     }
-}
-
-fn fixed(place: &str, backends: &[Backend], mistakes: &mut Mistakes) -> Vec<Fixed> {
-    if backends.is_empty() {
-        mistakes.add(
-            place,
-            "there is no backend",
-            "write at least one, like `{ address: \"10.1.0.7:5432\" }`",
-        );
-    }
-    let mut fixed: Vec<Fixed> = Vec::new();
-    for (at, backend) in backends.iter().enumerate() {
-        let pointer = format!("{place}/{at}/address");
-        match backend.address.parse::<Address>() {
-            Ok(address) if fixed.iter().any(|known| known.address == address) => {
-                mistakes.add(
-                    pointer,
-                    format!("`{address}` is there twice"),
-                    "leave one of them out; use `weight`",
-                );
-            }
-            Ok(address) => {
-                fixed.push(Fixed { address, weight: small(backend.weight.get()), is_backup: backend.backup });
-            }
-            Err(error) => {
-                let hint = "write it like `10.1.0.7:5432`, `[2001:db8::7]:5432` or `db.example:5432`";
-                mistakes.add(pointer, error.to_string(), hint);
-            }
-        }
-    }
-    fixed
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use mesh::Mesh;
 use plugin::check::Checked;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -11,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use types::NodeId;
 
 use crate::admission::Wait;
 use crate::backend::{Slot, Standing, Wanted, reconcile};
@@ -24,16 +26,19 @@ use crate::plan::{Forward, Source, TargetPlan};
 /// The backends of a target.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    pub(crate) listener: String,
     pub(crate) target: ArcSwap<TargetPlan>,
     pub(crate) forward: ArcSwap<Forward>,
     /// Changes with the target or the way to forward.
     pub(crate) changed: watch::Sender<()>,
+    /// Cancelled once no settings have it any more. Its last connections may still be open.
+    pub(crate) retired: CancellationToken,
     state: Mutex<State>,
     /// Held by the first of those that wait, in whose place the next one comes.
     turn: tokio::sync::Mutex<()>,
     /// A backend may have room, or be there.
     freed: Notify,
+    /// A backend has not accepted a connection.
+    pub(crate) refused: Notify,
     /// Where requests go, in HTTP mode.
     pub(crate) urls: Urls,
 }
@@ -80,7 +85,7 @@ enum Picked {
 }
 
 impl Pool {
-    pub(crate) fn new(listener: &str, target: TargetPlan, forward: Forward, seed: u64) -> Self {
+    pub(crate) fn new(target: TargetPlan, forward: Forward, mesh: Option<Mesh>, seed: u64) -> Self {
         let state = State {
             slots: Vec::new(),
             next_id: 1,
@@ -91,14 +96,15 @@ impl Pool {
             lack: Lack { is_soon: true, ..Lack::default() },
         };
         Self {
-            listener: listener.to_owned(),
             target: ArcSwap::from_pointee(target),
             forward: ArcSwap::from_pointee(forward),
             changed: watch::Sender::new(()),
+            retired: CancellationToken::new(),
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::new(()),
             freed: Notify::new(),
-            urls: Urls::default(),
+            refused: Notify::new(),
+            urls: Urls::new(mesh),
         }
     }
 
@@ -212,11 +218,21 @@ impl Pool {
                 slot.checked = Checked::default();
                 slot.url.iter().for_each(|url| url.checked(None));
             }
-            self.urls.publish(&state.slots, state.lack.is_soon);
+            self.urls.publish(&self.forward.load().listener, &state.slots, state.lack.is_soon);
         }
         drop(state);
         self.changed.send_replace(());
         self.freed.notify_one();
+    }
+
+    /// No settings have it any more: it gets no new connections, and ends with its last one.
+    pub(crate) fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Whether it is retired and has no connections.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.retired.is_cancelled() && self.lock().slots.iter().all(|slot| slot.connections == 0)
     }
 
     /// Takes over what settings, gossip and names say now.
@@ -229,10 +245,11 @@ impl Pool {
         }
         let after: Vec<_> = slots.iter().filter(|slot| slot.left_at.is_none()).map(|slot| slot.id).collect();
         if before != after {
-            info!(listener = self.listener, backends = after.len(), "the backends have changed");
+            let listener = &*self.forward.load().listener;
+            info!(listener, backends = after.len(), "the backends have changed");
         }
         *known = lack;
-        self.urls.publish(&state.slots, state.lack.is_soon);
+        self.urls.publish(&self.forward.load().listener, &state.slots, state.lack.is_soon);
         drop(state);
         self.freed.notify_one();
     }
@@ -277,7 +294,7 @@ impl Pool {
             let why = || slot.checked.why().unwrap_or("fails its checks").to_owned();
             url.checked((!slot.checked.is_up()).then(why));
         }
-        let (listener, backend) = (&self.listener, &slot.of.named);
+        let (listener, backend) = (&*forward.listener, &slot.of.named);
         if slot.checked.is_up() {
             slot.since = Some(Instant::now());
             info!(listener, backend, "a backend is up");
@@ -286,6 +303,12 @@ impl Pool {
         }
         drop(state);
         self.freed.notify_one();
+    }
+
+    /// Whether a member has not accepted the last connection.
+    pub(crate) fn refuses(&self, node: &NodeId) -> bool {
+        let is_it = |slot: &Slot| slot.of.member.as_ref().is_some_and(|(member, _)| member == node);
+        self.lock().slots.iter().any(|slot| is_it(slot) && slot.failure.is_some())
     }
 
     /// Why no connection gets a backend; `None` if they do.
@@ -352,15 +375,15 @@ impl Lease {
 
     /// It has not. What is this process's own fault says nothing about the backend.
     pub(crate) fn failed(&self, why: String, is_our_own: bool) {
-        let (rules, now) = (self.pool.forward.load().ejection, Instant::now());
+        let (forward, now) = (self.pool.forward.load(), Instant::now());
         self.pool.with_slot(self.id, |slot, (all, out)| {
             slot.failed += 1;
             let out_for = match is_our_own {
                 true => None,
-                false => slot.ejection.failed(now, rules, may_eject(all, out)),
+                false => slot.ejection.failed(now, forward.ejection, may_eject(all, out)),
             };
             if let Some(time) = out_for {
-                let (listener, backend) = (&self.pool.listener, &slot.of.named);
+                let (listener, backend) = (&*forward.listener, &slot.of.named);
                 warn!(
                     listener,
                     backend,
@@ -372,6 +395,7 @@ impl Lease {
             }
             slot.failure = Some(why);
         });
+        self.pool.refused.notify_one();
     }
 }
 

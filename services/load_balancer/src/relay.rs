@@ -2,6 +2,11 @@
 //!
 //! The end of one direction is passed on as such (half-close), and a reset as a reset. Each direction has a buffer only
 //! while it has bytes: an idle connection has none. A direction reads no more until its reader has taken what was read.
+//!
+//! A direction that may splice does so once it has much to move: the system then moves the bytes through a pipe. It copies
+//! from then on if the system refuses that.
+
+mod pipe;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,8 +22,12 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use self::pipe::Pipe;
+
 /// The size of a buffer, and so the most that waits in our memory for one slow reader.
 const SIZE: usize = 64 * 1024;
+/// After how many bytes a direction splices, if it may. It does so earlier if as many as a buffer holds arrive at once.
+const SPLICE_AFTER: u64 = 64 * 1024;
 /// How many unused buffers each thread keeps.
 const KEPT: usize = 64;
 /// An idle time that the clock can't express has no end; this is far enough.
@@ -55,18 +64,20 @@ pub(crate) fn reset(stream: &TcpStream) {
 }
 
 /// Copies until both directions have ended, nothing moves for `idle`, or `cut` returns; the bytes are added to each of
-/// `traffic`. Unless both directions ended, both connections are reset when they are dropped.
+/// `traffic`. Unless both directions ended, both connections are reset when they are dropped. `may_splice`: long transfers
+/// need not be copied.
 pub(crate) async fn relay(
     client: &mut TcpStream,
     backend: &mut TcpStream,
     idle: Duration,
+    may_splice: bool,
     traffic: [&Traffic; 2],
     cut: impl Future<Output = ()>,
 ) -> End {
     let end = tokio::select! {
         biased;
         () = cut => End::Cut,
-        end = copy(client, backend, idle, traffic) => end,
+        end = copy(client, backend, idle, may_splice, traffic) => end,
     };
     if end != End::Closed {
         reset(client);
@@ -79,12 +90,13 @@ async fn copy(
     client: &mut TcpStream,
     backend: &mut TcpStream,
     idle: Duration,
+    may_splice: bool,
     traffic: [&Traffic; 2],
 ) -> End {
     let (client, backend) = (&*client, &*backend);
     // A client that resets its connection while its backend reads nothing would not be noticed by reading: that waits.
     let mut gone = pin!(client.ready(Interest::ERROR));
-    let (mut up, mut down) = (Direction::default(), Direction::default());
+    let (mut up, mut down) = (Direction::new(may_splice), Direction::new(may_splice));
     let after = |moment: Instant| moment.checked_add(idle).unwrap_or(moment + FAR);
     let mut last = Instant::now();
     let mut timer = pin!(sleep_until(after(last)));
@@ -141,6 +153,20 @@ struct Direction {
     end: usize,
     /// All bytes that were written.
     moved: u64,
+    splice: Splice,
+    /// Instead of a buffer, while bytes arrive or wait.
+    pipe: Option<Pipe>,
+}
+
+/// Whether the system moves the bytes of a direction by itself.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Splice {
+    /// It does not, or can't.
+    #[default]
+    Off,
+    /// Once there is much to move.
+    Later,
+    On,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -159,12 +185,17 @@ enum State {
 }
 
 impl Direction {
+    fn new(may_splice: bool) -> Self {
+        let splice = if may_splice { Splice::Later } else { Splice::Off };
+        Self { splice, ..Self::default() }
+    }
+
     /// Moves what can be moved now.
     fn poll(&mut self, cx: &mut Context<'_>, from: &TcpStream, to: &TcpStream) {
         while let Poll::Ready(next) = self.step(cx, from, to) {
             self.state = next;
             if matches!(next, State::Ended | State::Lost | State::Refused) {
-                self.buffer = None;
+                (self.buffer, self.pipe) = (None, None);
                 return;
             }
         }
@@ -173,6 +204,8 @@ impl Direction {
     /// One step; the next state.
     fn step(&mut self, cx: &mut Context<'_>, from: &TcpStream, to: &TcpStream) -> Poll<State> {
         match self.state {
+            State::Reading if self.splice == Splice::On => self.fill(cx, from),
+            State::Writing if self.pipe.is_some() => self.drain(cx, to),
             State::Reading => {
                 let read = self.read(cx, from);
                 if !matches!(read, Poll::Ready(Ok(1..))) {
@@ -182,6 +215,9 @@ impl Direction {
                     Ok(0) => State::Ending,
                     Ok(len) => {
                         (self.start, self.end) = (0, len);
+                        if len == SIZE {
+                            self.has_much();
+                        }
                         State::Writing
                     }
                     Err(_) => State::Lost,
@@ -195,6 +231,9 @@ impl Direction {
                     Ok(len) => {
                         self.start += len;
                         self.moved += len as u64;
+                        if self.moved >= SPLICE_AFTER {
+                            self.has_much();
+                        }
                         Poll::Ready(if self.start == self.end { State::Reading } else { State::Writing })
                     }
                 }
@@ -204,6 +243,66 @@ impl Direction {
                 Err(_) => State::Refused,
             }),
             State::Ended | State::Lost | State::Refused => Poll::Pending,
+        }
+    }
+
+    /// There is much to move.
+    fn has_much(&mut self) {
+        if self.splice == Splice::Later {
+            self.splice = Splice::On;
+        }
+    }
+
+    /// Moves what has arrived into a pipe, which is taken only once there is something.
+    fn fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<State> {
+        self.buffer = None;
+        if from.poll_read_ready(cx).is_pending() {
+            self.pipe = None;
+            return Poll::Pending;
+        }
+        let Some(pipe) = self.pipe.take().or_else(Pipe::take) else {
+            self.splice = Splice::Off;
+            return Poll::Ready(State::Reading);
+        };
+        let pipe = self.pipe.insert(pipe);
+        let next = match pipe.fill(cx, from) {
+            Poll::Ready(Ok(0)) => Poll::Ready(State::Ending),
+            Poll::Ready(Ok(_)) => return Poll::Ready(State::Writing),
+            Poll::Ready(Err(error)) if pipe::is_refused(&error) => {
+                self.splice = Splice::Off;
+                Poll::Ready(State::Reading)
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(State::Lost),
+            Poll::Pending => Poll::Pending,
+        };
+        self.pipe = None;
+        next
+    }
+
+    /// Moves bytes out of the pipe.
+    fn drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<State> {
+        let Some(pipe) = &mut self.pipe else { return Poll::Ready(State::Reading) };
+        match ready!(pipe.drain(cx, to)) {
+            Ok(len @ 1..) => {
+                self.moved += len as u64;
+                Poll::Ready(if pipe.held() == 0 { State::Reading } else { State::Writing })
+            }
+            Err(error) if pipe::is_refused(&error) => Poll::Ready(self.copy_instead()),
+            Ok(0) | Err(_) => Poll::Ready(State::Refused),
+        }
+    }
+
+    /// The system does not move bytes from the pipe to the reader: they are copied, and so are all that follow.
+    fn copy_instead(&mut self) -> State {
+        self.splice = Splice::Off;
+        let Some(mut pipe) = self.pipe.take() else { return State::Reading };
+        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        match pipe.empty_into(buffer.bytes_mut()) {
+            Ok(len) => {
+                (self.start, self.end) = (0, len);
+                State::Writing
+            }
+            Err(_) => State::Refused,
         }
     }
 

@@ -1,208 +1,218 @@
-//! New settings for a running balancer: targets, checks, algorithms and timeouts change in place.
+//! New settings for a running balancer: everything that may fail is done first, then all is changed in one step.
 //!
-//! Connections stay, also those to a backend that is no longer listed. What a listener has fixed when it was opened, its
-//! address, limits and proxies among it, needs a restart.
+//! Listeners whose address stays keep their sockets and connections, whatever their names become. New ones are opened before
+//! anything changes; those that are gone drain. Connections keep the settings with which they began, also those to a backend
+//! that is no longer listed. Only another mode, and an address that overlaps with an open one, need a restart.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use ipnet::IpNet;
-use mesh::Limits;
-use plugin::Updated;
-use plugin::http::Hosts;
-use types::ServiceName;
+use plugin::{
+    EndpointsBefore, NewCertificates, OpenAddress, ServiceError, Tls, Updated, continued, overlaps,
+    with_scheme,
+};
 
-use crate::listener::Listener;
-use crate::plan::{HttpPlan, LimitsPlan, ListenerPlan, Plan};
+use crate::listeners::{OpenListener, Running, scheme, tls_of};
+use crate::plan::{ListenerPlan, Plan};
 use crate::service::{Balancer, leads_elsewhere};
+use crate::settings::Mode;
 
-/// What a listener has fixed when it was opened.
-#[derive(Debug, Clone, PartialEq)]
-struct Fixed {
-    name: String,
-    address: SocketAddr,
-    limits: LimitsPlan,
-    trust: Option<Vec<IpNet>>,
-    /// The server names of each target.
-    hosts: Vec<Vec<String>>,
-    http: Option<HttpPlan>,
-}
-
-impl Fixed {
-    fn of(listener: &Listener) -> Self {
-        Self {
-            name: listener.name.clone(),
-            address: listener.wanted,
-            limits: listener.admission.limits().clone(),
-            trust: listener.trust.clone(),
-            hosts: listener.pools.iter().map(|pool| pool.target.load().hosts.clone()).collect(),
-            http: listener.http.clone(),
-        }
-    }
-
-    fn planned(plan: &ListenerPlan) -> Self {
-        Self {
-            name: plan.name.clone(),
-            address: plan.address,
-            limits: plan.limits.clone(),
-            trust: plan.trust.clone(),
-            hosts: plan.targets.iter().map(|target| target.hosts.clone()).collect(),
-            http: plan.http.clone(),
-        }
-    }
-
-    /// What has changed of it, as keys of the settings of the new one. Pure.
-    fn changed(&self, new: &Self) -> Vec<&'static str> {
-        let both = |has_changed: fn(&HttpPlan, &HttpPlan) -> bool| match (&self.http, &new.http) {
-            (Some(old), Some(new)) => has_changed(old, new),
-            (None, _) | (_, None) => false,
+/// The settings that need a restart, as JSON pointers: an address that overlaps with an open one, and another mode. Pure.
+fn fixed(open: &[(OpenAddress, Mode)], heirs: &[Option<usize>], new: &[(SocketAddr, Mode)]) -> Vec<String> {
+    let each = heirs.iter().zip(new).enumerate().filter_map(|(place, (heir, (address, mode)))| {
+        let key = match heir {
+            Some(at) => (open[*at].1 != *mode).then_some("mode"),
+            None => open.iter().any(|(old, _)| overlaps(*address, old.bound)).then_some("address"),
         };
-        let is_tcp = self.http.is_none() && new.http.is_none();
-        let other_proxies = self.trust.is_some() && new.trust.is_some() && self.trust != new.trust;
-        let changed = [
-            ("address", self.address != new.address),
-            ("mode", self.http.is_some() != new.http.is_some()),
-            ("limits", self.limits != new.limits),
-            ("proxy_protocol", self.trust.is_some() != new.trust.is_some()),
-            ("trust", other_proxies || both(|old, new| old.trust != new.trust)),
-            ("sni", is_tcp && self.hosts != new.hosts),
-            ("tls", both(|old, new| old.certificates != new.certificates)),
-            ("protocols", both(|old, new| (old.http1, old.http2) != (new.http1, new.http2))),
-            ("service", both(|old, new| service(old) != service(new))),
-            (
-                "hosts",
-                both(|old, new| hosts(old).is_some() && hosts(new).is_some() && hosts(old) != hosts(new)),
-            ),
-            ("timeouts", both(|old, new| timeouts(old) != timeouts(new))),
-            ("retry", both(|old, new| old.limits.attempts != new.limits.attempts)),
-        ];
-        changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
-    }
+        Some(format!("/listeners/{place}/{}", key?))
+    });
+    each.collect()
 }
 
-/// The service whose API is the target.
-fn service(http: &HttpPlan) -> Option<&ServiceName> {
-    http.service.as_ref().map(|(service, _)| service)
+/// The mode of a listener.
+fn mode(is_http: bool) -> Mode {
+    if is_http { Mode::Http } else { Mode::Tcp }
 }
 
-/// The hosts under which that may be requested.
-fn hosts(http: &HttpPlan) -> Option<&Hosts> {
-    http.service.as_ref().map(|(_, hosts)| hosts)
+/// All that new settings need and that can fail.
+struct Ready {
+    plan: Plan,
+    /// For each listener of the plan, the place of the old one that continues as it, or a new one.
+    listeners: Vec<Next>,
+    /// The URL of each listener.
+    urls: BTreeMap<String, String>,
+    endpoints: EndpointsBefore,
 }
 
-fn timeouts(http: &HttpPlan) -> [Duration; 3] {
-    let Limits { connect, head, idle, .. } = &http.limits;
-    [*connect, *head, *idle]
+enum Next {
+    Continued(usize, NextTls),
+    Opened(Box<OpenListener>),
 }
 
-/// The settings that need a restart, as JSON pointers. Pure.
-fn needs_restart(old: &[Fixed], new: &[Fixed]) -> Vec<String> {
-    let mut pointers = Vec::new();
-    if old.iter().any(|old| !new.iter().any(|new| new.name == old.name)) {
-        pointers.push("/listeners".to_owned());
-    }
-    for (at, new) in new.iter().enumerate() {
-        let Some(old) = old.iter().find(|old| old.name == new.name) else {
-            pointers.push(format!("/listeners/{at}"));
-            continue;
-        };
-        pointers.extend(old.changed(new).into_iter().map(|key| format!("/listeners/{at}/{key}")));
-    }
-    pointers
+/// The TLS of a listener that continues.
+enum NextTls {
+    /// The same with these certificates.
+    Kept(Tls, NewCertificates),
+    /// For new connections.
+    New(Tls),
+    None,
 }
 
 impl Balancer {
-    /// Applies new settings: all of them, or none. Never waits.
-    pub(crate) fn reload(&self, plan: Plan) -> Updated {
-        for listener in &plan.listeners {
-            for target in &listener.targets {
-                if let Err(error) = leads_elsewhere(&listener.name, target.source.service(), &self.cx) {
-                    return Updated::Failed(error);
-                }
-            }
-            let service = listener.http.as_ref().and_then(service);
-            if let Err(error) = leads_elsewhere(&listener.name, service, &self.cx) {
-                return Updated::Failed(error);
-            }
+    /// Applies new settings: all of them, or none.
+    pub(crate) async fn reload(&self, plan: Plan) -> Updated {
+        if let Err(error) = leads_elsewhere(&plan, &self.cx) {
+            return Updated::Failed(error);
         }
-        let old: Vec<_> = self.listeners.iter().map(|(listener, _)| Fixed::of(listener)).collect();
-        let new: Vec<_> = plan.listeners.iter().map(Fixed::planned).collect();
-        let fixed = needs_restart(&old, &new);
+        let known = self.known();
+        let new: Vec<_> = plan.listeners.iter().map(|plan| (plan.name.as_str(), plan.address)).collect();
+        let heirs = continued(&known, &new);
+        let modes =
+            self.listeners.lock().running.iter().map(|one| mode(one.protocols.is_some())).collect::<Vec<_>>();
+        let open: Vec<_> = known.into_iter().zip(modes).collect();
+        let wanted: Vec<_> =
+            plan.listeners.iter().map(|plan| (plan.address, mode(plan.http.is_some()))).collect();
+        let fixed = fixed(&open, &heirs, &wanted);
         if !fixed.is_empty() {
             return Updated::NeedsRestart(fixed);
         }
-        for plan in plan.listeners {
-            let listener = self.listeners.iter().find(|(listener, _)| listener.name == plan.name);
-            let Some((listener, _)) = listener else { continue };
-            for (pool, target) in listener.pools.iter().zip(plan.targets) {
-                pool.apply(target, plan.forward.clone());
+        match self.ready(plan, &heirs).await {
+            Ok(ready) => {
+                self.swap(ready);
+                Updated::Applied
             }
-            listener.forward.store(plan.forward.into());
+            Err(error) => Updated::Failed(error),
         }
-        self.access_log.change(plan.access_log);
-        Updated::Applied
     }
+
+    fn known(&self) -> Vec<OpenAddress> {
+        let known = |one: &Running| OpenAddress {
+            name: one.live.load().name.clone(),
+            wanted: one.wanted,
+            bound: one.address,
+        };
+        self.listeners.lock().running.iter().map(known).collect()
+    }
+
+    /// Does all that can fail. Dropping the result undoes it.
+    async fn ready(&self, plan: Plan, heirs: &[Option<usize>]) -> Result<Ready, ServiceError> {
+        let endpoints = &self.cx.endpoints;
+        let before = endpoints.urls();
+        let restore = EndpointsBefore::of(endpoints);
+        let (mut listeners, mut urls) = (Vec::new(), BTreeMap::new());
+        for (heir, listener) in heirs.iter().zip(&plan.listeners) {
+            let name = listener.name.clone();
+            let Some(at) = *heir else {
+                let opened = OpenListener::open(listener.clone(), &self.cx).await?;
+                if let Some(why) = opened.tls().and_then(Tls::missing) {
+                    return Err(unreadable(listener, &why));
+                }
+                urls.extend(endpoints.urls().get(&name).map(|url| (name.clone(), url.clone())));
+                listeners.push(Next::Opened(Box::new(opened)));
+                continue;
+            };
+            let (old, spoken) = {
+                let all = self.listeners.lock();
+                (all.running[at].live.load_full(), all.running[at].protocols)
+            };
+            let next = next_tls(old.lasting.tls.clone(), spoken, listener).await?;
+            urls.extend(before.get(&old.name).map(|url| (name, with_scheme(url, scheme(listener)))));
+            listeners.push(Next::Continued(at, next));
+        }
+        Ok(Ready { plan, listeners, urls, endpoints: restore })
+    }
+
+    /// Makes the new settings those of every connection and request that begins from now on. Never fails and never waits.
+    fn swap(&self, ready: Ready) {
+        let Ready { plan, listeners, urls, endpoints } = ready;
+        self.access_log.change(plan.access_log);
+        let mut all = self.listeners.lock();
+        let mut old: Vec<_> = std::mem::take(&mut all.running).into_iter().map(Some).collect();
+        for (plan, next) in plan.listeners.into_iter().zip(listeners) {
+            match next {
+                Next::Opened(opened) => {
+                    all.running.push(Running::serve(&self.cx, *opened, &self.access_log, &self.lookup));
+                }
+                Next::Continued(at, next) => {
+                    let Some(mut one) = old[at].take() else { continue };
+                    let (tls, new) = match next {
+                        NextTls::Kept(tls, new) => (Some(tls), Some(new)),
+                        NextTls::New(tls) => (Some(tls), None),
+                        NextTls::None => (None, None),
+                    };
+                    one.change(plan, tls.clone(), &self.cx, &self.lookup);
+                    if let (Some(tls), Some(new)) = (tls, new) {
+                        tls.replace(new);
+                        // Those that are replaced together with the settings are served at once.
+                        self.cx.tasks.spawn("certificates", async move {
+                            tls.poll().await;
+                            Ok(())
+                        });
+                    }
+                    all.running.push(one);
+                }
+            }
+        }
+        drop(all);
+        endpoints.replace(urls);
+        for removed in old.into_iter().flatten() {
+            self.listeners.remove(&removed, &self.cx);
+        }
+    }
+}
+
+/// The TLS of a listener that continues an old one, which spoke these protocols.
+async fn next_tls(
+    tls: Option<Tls>,
+    spoken: Option<(bool, bool)>,
+    new: &ListenerPlan,
+) -> Result<NextTls, ServiceError> {
+    let Some(http) = new.http.as_ref().filter(|http| http.is_tls()) else { return Ok(NextTls::None) };
+    match tls.filter(|_| spoken == Some((http.http1, http.http2))) {
+        Some(tls) => {
+            let read = tls.read(http.certificates.clone()).await;
+            read.map(|read| NextTls::Kept(tls, read)).map_err(|why| unreadable(new, &why))
+        }
+        // It offers the protocols by ALPN, so other protocols need another one.
+        None => {
+            let tls = tls_of(&new.name, http).await?;
+            match tls.missing() {
+                Some(why) => Err(unreadable(new, &why)),
+                None => Ok(NextTls::New(tls)),
+            }
+        }
+    }
+}
+
+fn unreadable(listener: &ListenerPlan, why: &str) -> ServiceError {
+    ServiceError::unavailable(format!("listener `{}` has no usable certificate: {why}", listener.name))
+        .hint("put the certificate and its key there; it is tried again from time to time")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fixed(name: &str) -> Fixed {
-        let limits = LimitsPlan { connections: 5, per_client: None, queue: 0, wait: Duration::from_secs(1) };
-        let address = "127.0.0.1:0".parse().unwrap();
-        Fixed { name: name.to_owned(), address, limits, trust: None, hosts: vec![Vec::new()], http: None }
-    }
-
     #[test]
-    fn what_a_listener_has_fixed_is_named_with_its_place() {
-        let old = [fixed("a"), fixed("b")];
-        let with = |change: fn(&mut Fixed)| {
-            let mut new = vec![fixed("b"), fixed("a")];
-            change(&mut new[1]);
-            needs_restart(&old, &new)
+    fn an_address_that_overlaps_and_another_mode_need_a_restart() {
+        let open = |bound: &str, mode| {
+            let bound: SocketAddr = bound.parse().unwrap();
+            (OpenAddress { name: "a".to_owned(), wanted: bound, bound }, mode)
         };
-        assert!(with(|_| ()).is_empty(), "the order does not matter");
-        assert_eq!(with(|new| new.limits.connections = 6), ["/listeners/1/limits"]);
-        assert_eq!(with(|new| new.address.set_port(81)), ["/listeners/1/address"]);
-        assert_eq!(with(|new| new.trust = Some(Vec::new())), ["/listeners/1/proxy_protocol"]);
-        assert_eq!(with(|new| new.hosts = vec![vec!["x".to_owned()]]), ["/listeners/1/sni"]);
-        assert_eq!(with(|new| new.http = Some(http())), ["/listeners/1/mode"]);
-        assert_eq!(with(|new| new.name = "c".to_owned()), ["/listeners", "/listeners/1"]);
-    }
-
-    fn http() -> HttpPlan {
-        HttpPlan {
-            certificates: Vec::new(),
-            http1: true,
-            http2: true,
-            trust: Vec::new(),
-            service: None,
-            limits: Limits::default(),
+        let old = [open("127.0.0.1:80", Mode::Tcp), open("127.0.0.1:81", Mode::Http)];
+        for (heirs, new, expected) in [
+            (vec![Some(0), Some(1)], vec![("127.0.0.1:80", Mode::Tcp), ("127.0.0.1:81", Mode::Http)], vec![]),
+            (
+                vec![None, Some(0)],
+                vec![("127.0.0.1:82", Mode::Tcp), ("127.0.0.1:80", Mode::Http)],
+                vec!["/listeners/1/mode"],
+            ),
+            (vec![None], vec![("0.0.0.0:80", Mode::Http)], vec!["/listeners/0/address"]),
+            (vec![], vec![], vec![]),
+        ] {
+            let new: Vec<_> =
+                new.into_iter().map(|(address, mode)| (address.parse().unwrap(), mode)).collect();
+            assert_eq!(fixed(&old, &heirs, &new), expected, "{new:?}");
         }
-    }
-
-    #[test]
-    fn what_a_listener_in_http_mode_has_fixed_is_named() {
-        let in_http = || Fixed { http: Some(http()), ..fixed("a") };
-        let with = |change: fn(&mut HttpPlan)| {
-            let mut new = http();
-            change(&mut new);
-            in_http().changed(&Fixed { http: Some(new), ..fixed("a") })
-        };
-        assert!(with(|_| ()).is_empty());
-        assert_eq!(with(|new| new.http2 = false), ["protocols"]);
-        assert_eq!(with(|new| new.trust = vec!["10.0.0.0/8".parse().unwrap()]), ["trust"]);
-        assert_eq!(with(|new| new.service = Some(("storage".parse().unwrap(), Hosts::Any))), ["service"]);
-        assert_eq!(with(|new| new.limits.head = Duration::from_secs(77)), ["timeouts"]);
-        assert_eq!(with(|new| new.limits.attempts = 77), ["retry"]);
-        let files = plugin::CertificateFiles { cert: "/a".into(), key: "/b".into() };
-        let tls = Fixed { http: Some(HttpPlan { certificates: vec![files], ..http() }), ..fixed("a") };
-        assert_eq!(in_http().changed(&tls), ["tls"]);
-        let of = |hosts| Fixed {
-            http: Some(HttpPlan { service: Some(("storage".parse().unwrap(), hosts)), ..http() }),
-            ..fixed("a")
-        };
-        assert_eq!(of(Hosts::Any).changed(&of(Hosts::default())), ["hosts"]);
     }
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Router;
-use futures_util::future::join_all;
 use plugin::access_log::AccessLog;
-use plugin::{Context, DrainingListener, Health, Prepared, Service, ServiceError, Tls, Updated, prepared_as};
+use plugin::{Context, Health, Prepared, Service, ServiceError, Tls, Updated, prepared_as};
 use tokio::time::Instant;
 use types::{ErrorKind, ReasonCode, ServiceName};
 
-use crate::listener::Listener;
+use crate::listeners::{Listeners, OpenListener, Running};
 use crate::plan::Plan;
 use crate::resolve::{Lookup, system};
 use crate::{meters, routes};
@@ -22,11 +21,18 @@ const NO_BACKEND: ReasonCode = ReasonCode::new("no-backend");
 const NAMED: usize = 3;
 
 /// A running balancer.
-#[derive(Debug)]
 pub(crate) struct Balancer {
     pub(crate) cx: Context,
-    pub(crate) listeners: Vec<(Arc<Listener>, DrainingListener)>,
+    pub(crate) listeners: Listeners,
     pub(crate) access_log: AccessLog,
+    /// How names of backends are resolved.
+    pub(crate) lookup: Lookup,
+}
+
+impl std::fmt::Debug for Balancer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Balancer").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
 }
 
 #[async_trait]
@@ -42,48 +48,36 @@ impl Prepared for Plan {
 
 impl Balancer {
     pub(crate) async fn start(plan: Plan, cx: &Context, lookup: &Lookup) -> Result<Self, ServiceError> {
-        for listener in &plan.listeners {
-            for target in &listener.targets {
-                leads_elsewhere(&listener.name, target.source.service(), cx)?;
-            }
-            let service = listener.http.as_ref().and_then(|http| http.service.as_ref());
-            leads_elsewhere(&listener.name, service.map(|(service, _)| service), cx)?;
+        leads_elsewhere(&plan, cx)?;
+        let mut opened = Vec::new();
+        for plan in plan.listeners {
+            opened.push(OpenListener::open(plan, cx).await?);
         }
-        let names: Vec<_> = plan.listeners.iter().map(|listener| listener.name.clone()).collect();
-        let meters = meters::register(&cx.metrics, &names);
+        let listeners = Listeners::default();
+        meters::register(&cx.metrics, &listeners);
         let access_log = AccessLog::start(cx, plan.access_log);
-        let mut listeners: Vec<(Arc<Listener>, DrainingListener)> = Vec::new();
-        for (plan, meters) in plan.listeners.into_iter().zip(meters) {
-            match Listener::start(plan, cx, Arc::clone(&meters), access_log.clone(), lookup).await {
-                Ok((listener, running)) => {
-                    meters.belong_to(&listener);
-                    listeners.push((listener, running));
-                }
-                Err(error) => {
-                    // Those that are open already must not accept connections for a service that did not start.
-                    join_all(listeners.iter().map(|(_, running)| running.stop())).await;
-                    access_log.stop().await;
-                    return Err(error);
-                }
-            }
-        }
-        Ok(Self { cx: cx.clone(), listeners, access_log })
+        let serve = |opened| Running::serve(cx, opened, &access_log, lookup);
+        listeners.lock().running = opened.into_iter().map(serve).collect();
+        Ok(Self { cx: cx.clone(), listeners, access_log, lookup: Arc::clone(lookup) })
     }
 }
 
 /// A balancer whose target is its own service would forward to itself for ever.
-pub(crate) fn leads_elsewhere(
-    listener: &str,
-    target: Option<&ServiceName>,
-    cx: &Context,
-) -> Result<(), ServiceError> {
-    match target {
-        Some(service) if cx.role.service() == Some(&cx.view.borrow().normalized(service.clone())) => {
-            let message = format!("listener `{listener}` would forward to its own service `{service}`");
-            Err(ServiceError::new(ErrorKind::Invalid, message).hint("name another service in its settings"))
+pub(crate) fn leads_elsewhere(plan: &Plan, cx: &Context) -> Result<(), ServiceError> {
+    let own =
+        |service: &&ServiceName| cx.role.service() == Some(&cx.view.borrow().normalized((*service).clone()));
+    for listener in &plan.listeners {
+        let targets = listener.targets.iter().filter_map(|target| target.source.service());
+        let api = listener.http.as_ref().and_then(|http| Some(&http.service.as_ref()?.0));
+        if let Some(service) = targets.chain(api).find(own) {
+            let message =
+                format!("listener `{}` would forward to its own service `{service}`", listener.name);
+            return Err(
+                ServiceError::new(ErrorKind::Invalid, message).hint("name another service in its settings")
+            );
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 #[async_trait]
@@ -93,18 +87,15 @@ impl Service for Balancer {
     }
 
     fn health(&self) -> Health {
-        for (_, running) in &self.listeners {
-            match running.health() {
-                Health::Ready => {}
-                trouble => return trouble,
-            }
+        if let Some(trouble) = self.listeners.ended() {
+            return trouble;
         }
-        let certificates =
-            self.listeners.iter().filter_map(|(listener, _)| listener.front.as_ref()?.tls.as_ref());
+        let listeners = self.listeners.now();
+        let certificates = listeners.iter().filter_map(|listener| listener.lasting.tls.as_ref());
         if let Some(trouble) = certificates.map(Tls::health).find(|health| *health != Health::Ready) {
             return trouble;
         }
-        let troubles = self.listeners.iter().flat_map(|(listener, _)| {
+        let troubles = listeners.iter().flat_map(|listener| {
             listener.pools.iter().filter_map(|pool| {
                 let hosts = pool.target.load().hosts.join(", ");
                 let of = if hosts.is_empty() { String::new() } else { format!(" ({hosts})") };
@@ -125,24 +116,19 @@ impl Service for Balancer {
 
     async fn update(&self, prepared: Box<dyn Prepared>) -> Updated {
         match prepared_as::<Plan>(prepared) {
-            Ok(plan) => self.reload(*plan),
+            Ok(plan) => self.reload(*plan).await,
             Err(error) => Updated::Failed(error),
         }
     }
 
     /// Refuses new connections once nobody comes any more. Open ones live until they end, or until `timeouts.drain`.
     async fn drain(&self, deadline: Instant) {
-        let now = Instant::now();
-        let draining = self.listeners.iter().map(|(listener, running)| {
-            let own = now.checked_add(listener.forward.load().drain);
-            running.drain(own.map_or(deadline, |own| own.min(deadline)))
-        });
-        join_all(draining).await;
+        self.listeners.drain(deadline).await;
     }
 
     /// Resets the connections that are left.
     async fn stop(&self) -> Result<(), ServiceError> {
-        join_all(self.listeners.iter().map(|(_, running)| running.stop())).await;
+        self.listeners.stop().await;
         self.access_log.stop().await;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod http;
 
+use plugin::access_log::QueryLog;
 use plugin::check::CheckSettings;
 use plugin::http::Hosts;
 use plugin::http_listener::{HttpProtocol, ListenerTls};
@@ -53,6 +54,9 @@ pub struct AccessLogSettings {
     /// `json`: an object on each line.
     #[serde(default)]
     pub format: ConnectionFormat,
+    /// In HTTP mode, `keep` logs the query of a request with its path, `omit` leaves it out. Default: `keep`.
+    #[serde(default)]
+    pub query: QueryLog,
 }
 
 /// The format of a line for a connection.
@@ -112,6 +116,10 @@ pub struct Listener {
     /// sent unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_proxy_protocol: Option<ProxyVersion>,
+    /// The file with the certificates (PEM) that sign those of `https://` backends. A path that is not absolute is relative to
+    /// the manifest. Those that the system trusts unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// TLS, in HTTP mode. Plain HTTP unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
@@ -137,6 +145,11 @@ pub struct Listener {
     /// `X-Request-Id`, as addresses or networks: `[10.0.0.0/8]`.
     #[serde(default)]
     pub trust: Vec<String>,
+    /// Whether the system moves the bytes of long transfers from one connection to the other by itself (`splice`, Linux), which
+    /// saves CPU time, but makes the slowest of many transfers slower. A direction is copied until 64 KiB were moved, and
+    /// always where the system refuses it. Not in HTTP mode. Default: `false`.
+    #[serde(default)]
+    pub splice: bool,
     /// How many connections there may be, and how long further ones wait.
     #[serde(default)]
     pub limits: Limits,
@@ -210,7 +223,9 @@ impl Balance {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// `host:port`. All addresses of a host name are used.
+    /// `host:port`. All addresses of a host name are used. In HTTP mode it may begin with the protocol: `http://`, `h2c://`
+    /// (HTTP/2 without TLS) or `https://` (HTTP/2 or HTTP/1.1 over TLS, with a certificate for this host); the port may then
+    /// be that of the protocol.
     pub address: String,
     /// Its share of the connections, relative to the other backends'. Default: 1.
     #[serde(default = "weight")]

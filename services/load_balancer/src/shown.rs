@@ -9,6 +9,7 @@ use types::backends::{Backend, BackendState};
 use crate::backend::{Slot, Standing};
 use crate::http::Front;
 use crate::listener::Listener;
+use crate::listeners::Running;
 use crate::plan::Source;
 use crate::pool::Pool;
 use crate::service::Balancer;
@@ -64,19 +65,20 @@ struct ShownBackend {
 }
 
 pub(crate) fn of(balancer: &Balancer) -> Shown {
-    let listeners = balancer.listeners.iter().map(|(listener, _)| shown_listener(listener));
-    Shown { node: balancer.cx.node.to_string(), listeners: listeners.collect() }
+    let listeners = balancer.listeners.lock().running.iter().map(shown_listener).collect();
+    Shown { node: balancer.cx.node.to_string(), listeners }
 }
 
-fn shown_listener(listener: &Listener) -> ShownListener {
-    let forward = listener.forward.load();
+fn shown_listener(running: &Running) -> ShownListener {
+    let listener: &Listener = &running.live.load();
+    let forward = &listener.forward;
     ShownListener {
         name: listener.name.clone(),
-        address: listener.address.to_string(),
+        address: running.address.to_string(),
         mode: if forward.is_http { Mode::Http } else { Mode::Tcp }.as_str(),
         balance: forward.balance.as_str(),
-        connections: listener.meters.active(),
-        queued: listener.admission.queued(),
+        connections: listener.lasting.meters.active(),
+        queued: listener.lasting.admission.queued(),
         targets: match listener.front.as_ref().and_then(|front| Some((front, front.service.as_ref()?))) {
             Some((front, (service, _))) => vec![shown_service(front, service)],
             None => listener.pools.iter().map(|pool| shown_target(pool)).collect(),
@@ -145,6 +147,9 @@ fn shown_target(pool: &Pool) -> ShownTarget {
 fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {
     let standing = slot.standing(now);
     let why = match standing {
+        Standing::Up if slot.of.is_kept => {
+            Some("gossip has lost it together with most others, so it is kept for a while".to_owned())
+        }
         Standing::Up => slot.failure.as_ref().map(|why| format!("the last connect failed: it {why}")),
         Standing::Ejected if slot.ejected().is_some() => slot.ejected().map(ToOwned::to_owned),
         Standing::Ejected => {

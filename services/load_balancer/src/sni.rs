@@ -48,7 +48,7 @@ impl fmt::Display for Pattern {
 }
 
 /// Patterns, each with the index of its target.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
     exact: BTreeMap<String, usize>,
     /// The longest first.

@@ -27,11 +27,15 @@ mod access_log;
 mod choosing;
 mod copying;
 mod described;
+mod grpc;
 mod introduction;
 mod lifecycle;
 mod limits;
+mod listeners;
 mod reload;
 mod requests;
+mod seen;
+mod tls;
 
 /// How long a condition may take to hold.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,6 +8,7 @@ mod daemon;
 mod elastic;
 mod exit_codes;
 mod front_door;
+mod front_door_pair;
 mod full;
 mod killed;
 mod named;

@@ -97,7 +97,7 @@ impl Connector {
             Protocol::Http1 => http1(Tolerant::new(stream), open).await,
             Protocol::H2c => http2(stream, open).await,
             Protocol::Tls(trust) => {
-                let shaking = self.tls.connect(trust, origin.host(), stream.into_inner());
+                let shaking = self.tls.connect(trust, origin.server_name(), stream.into_inner());
                 let (stream, is_http2) =
                     Box::pin(shaking).await.map_err(|error| ConnectError::tls(&error))?;
                 let stream = TokioIo::new(stream);

@@ -172,9 +172,8 @@ impl DrainingListener {
     /// Changes a [named](Self::named) listener: new connections get these limits and protocols; open ones keep what they have.
     /// The number of connections is one for all of them.
     pub fn change(&self, cx: &Context, name: &str, limits: ServeLimits, protocols: Protocols) {
-        name.clone_into(&mut locked(&self.name));
+        self.rename(name, limits.connections);
         let Some(next) = &self.next else { return };
-        self.slots.resize(limits.connections);
         let tls = protocols.tls.clone();
         let is_same = match (&next.shared().protocols.tls, &tls) {
             (Some(old), Some(new)) => old.is_same(new),
@@ -185,6 +184,12 @@ impl DrainingListener {
         if !is_same {
             self.watch(cx, tls);
         }
+    }
+
+    /// Changes the name of a listener for any protocol, and how many connections are open at most. Open ones stay.
+    pub fn rename(&self, name: &str, connections: usize) {
+        name.clone_into(&mut locked(&self.name));
+        self.slots.resize(connections);
     }
 
     /// Has a task read these certificates again when they change, and no others.

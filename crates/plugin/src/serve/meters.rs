@@ -70,6 +70,17 @@ impl ListenerMeters {
             }
             refused
         });
+        let of = Arc::clone(&listeners);
+        Self::register_open(metrics, move || of());
+    }
+
+    /// Registers those metrics alone that are about open connections and TLS.
+    pub fn register_open(
+        metrics: &Metrics,
+        listeners: impl Fn() -> Vec<(String, Self, Option<Tls>)> + Send + Sync + 'static,
+    ) {
+        let listeners = Arc::new(listeners);
+        let common = metrics.common();
         let all = Arc::clone(&listeners);
         metrics.observable_gauges(
             "open_connections",
@@ -139,6 +150,11 @@ impl ListenerMeters {
     /// Counts a request or a connection that is refused.
     pub fn refused(&self, reason: RefusalReason) {
         self.0.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests and connections were refused for this reason.
+    pub fn refusals(&self, reason: RefusalReason) -> u64 {
+        load(&self.0.refused[reason as usize])
     }
 
     /// Counts a handshake by the version that it agreed on; without one, it failed.

@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::trace::TraceId;
 use http::StatusCode;
 use plugin::access_log::reason::Reason;
 use plugin::access_log::{JsonLine, LogFormat, common_time, rfc_3339};
+use plugin::http::trace::TraceId;
 
 /// What a line shows.
 #[derive(Debug, Clone)]

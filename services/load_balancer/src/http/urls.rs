@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mesh::BaseUrl;
+use mesh::{BaseUrl, Mesh, RoutePool};
 use tokio::sync::Notify;
 
 use crate::backend::Slot;
@@ -11,24 +11,27 @@ use crate::backend::Slot;
 /// The addresses of a pool. A request reads them without a lock.
 #[derive(Debug)]
 pub(crate) struct Urls {
+    /// Counts the requests to them; none in TCP mode.
+    mesh: Option<Mesh>,
     now: ArcSwap<Addresses>,
     changed: Notify,
 }
 
 /// The addresses at one time.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Addresses {
     pub(crate) urls: Vec<BaseUrl>,
     /// In the order of the addresses. Backups have none, so they get requests only while all others have failed.
     pub(crate) weights: Vec<u32>,
+    /// Under whose name requests are counted.
+    pub(crate) pool: Option<RoutePool>,
     /// Some will be there soon.
     is_soon: bool,
 }
 
-impl Default for Urls {
-    fn default() -> Self {
-        let addresses = Addresses { is_soon: true, ..Addresses::default() };
-        Self { now: ArcSwap::from_pointee(addresses), changed: Notify::new() }
+impl PartialEq for Addresses {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.urls, &self.weights, self.is_soon) == (&other.urls, &other.weights, other.is_soon)
     }
 }
 
@@ -51,10 +54,19 @@ impl Addresses {
 }
 
 impl Urls {
-    /// Takes over the backends of the pool.
-    pub(crate) fn publish(&self, slots: &[Slot], is_soon: bool) {
+    /// None yet.
+    pub(crate) fn new(mesh: Option<Mesh>) -> Self {
+        let addresses = Addresses { is_soon: true, ..Addresses::default() };
+        Self { mesh, now: ArcSwap::from_pointee(addresses), changed: Notify::new() }
+    }
+
+    /// Takes over the backends of the pool. Requests are counted under the name of the listener.
+    pub(crate) fn publish(&self, listener: &str, slots: &[Slot], is_soon: bool) {
         // Equal addresses may be those of other backends, with a state of their own.
-        self.now.store(Arc::new(Addresses::of(slots, is_soon)));
+        let mut addresses = Addresses::of(slots, is_soon);
+        let counted = || addresses.urls.iter().zip(addresses.weights.iter().copied());
+        addresses.pool = self.mesh.as_ref().map(|mesh| mesh.route_pool(listener, counted()));
+        self.now.store(Arc::new(addresses));
         self.changed.notify_waiters();
     }
 
@@ -86,11 +98,21 @@ impl Urls {
 mod tests {
     use super::*;
     use crate::backend::Wanted;
+    use crate::plan::Protocol;
 
     fn slot(port: u16, is_backup: bool, is_leaving: bool) -> Slot {
         let address = ([10, 0, 0, 1], port).into();
         let named = format!("db:{port}");
-        let of = Wanted { address, named, member: None, weight: 3, is_backup, is_leaving };
+        let of = Wanted {
+            address,
+            named,
+            member: None,
+            protocol: Protocol::Http1,
+            weight: 3,
+            is_backup,
+            is_leaving,
+            is_kept: false,
+        };
         let mut slot = Slot::new(u64::from(port), of, None);
         slot.left_at = is_leaving.then(tokio::time::Instant::now);
         slot
@@ -98,15 +120,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_waits_for_addresses_only_if_some_will_be_there_soon() {
-        let urls = Urls::default();
+        let urls = Urls::new(None);
         assert!(urls.now().is_none(), "before the first look");
-        urls.publish(&[], false);
+        urls.publish("a", &[], false);
         assert_eq!(urls.now(), Some(None));
-        urls.publish(&[], true);
+        urls.publish("a", &[], true);
         let slots = [slot(1, false, false), slot(2, true, false), slot(3, false, true)];
         let publishing = async {
             tokio::task::yield_now().await;
-            urls.publish(&slots, false);
+            urls.publish("a", &slots, false);
         };
         let (found, ()) = tokio::join!(urls.some(), publishing);
         let found = found.unwrap();
@@ -118,12 +140,12 @@ mod tests {
 
     #[test]
     fn a_backend_that_follows_another_one_at_its_address_has_a_state_of_its_own() {
-        let urls = Urls::default();
+        let urls = Urls::new(None);
         let (first, second) = (slot(1, false, false), slot(1, false, false));
         first.url.as_ref().unwrap().checked(Some("refuses connections".to_owned()));
-        urls.publish(&[first], false);
+        urls.publish("a", &[first], false);
         assert_eq!(urls.now(), Some(None));
-        urls.publish(&[second], false);
+        urls.publish("a", &[second], false);
         assert!(urls.now().flatten().is_some());
     }
 }

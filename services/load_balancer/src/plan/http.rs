@@ -27,9 +27,13 @@ pub(crate) struct HttpPlan {
 }
 
 impl HttpPlan {
+    pub(crate) fn is_tls(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+
     /// The scheme of the listener's URL.
     pub(crate) fn scheme(&self) -> &'static str {
-        if self.certificates.is_empty() { "http" } else { "https" }
+        if self.is_tls() { "https" } else { "http" }
     }
 }
 
@@ -122,6 +126,7 @@ fn of_other_mode(listener: &Listener) -> Vec<(&'static str, &'static str, &'stat
                 in_http,
                 "leave it out; `connections` limits all requests",
             ),
+            (listener.splice, "splice", in_http, leave),
             (listener.ejection != Ejection::default(), "ejection", in_http, leave),
             (listener.slow_start != crate::settings::slow_start(), "slow_start", in_http, leave),
             (
@@ -138,6 +143,7 @@ fn of_other_mode(listener: &Listener) -> Vec<(&'static str, &'static str, &'stat
                 in_tcp,
                 "write `mode: http`, or let the backends have the certificates",
             ),
+            (listener.ca.is_some(), "ca", in_tcp, leave),
             (listener.protocols.is_some(), "protocols", in_tcp, leave),
             (listener.hosts.is_some(), "hosts", in_tcp, leave),
             (listener.retry.is_some(), "retry", in_tcp, leave),

@@ -201,3 +201,43 @@ fn what_the_form_does_not_allow_is_refused() {
     assert_eq!(planned(&many(16)).listeners.len(), 16);
     assert_eq!(mistakes(&many(17))[0].0, "/listeners");
 }
+
+#[test]
+fn backends_with_tls_need_checks_that_work_and_a_file_of_use() {
+    let https = json!([{"address": "https://shop.example"}, {"address": "h2c://10.0.0.1:50051"}]);
+    let http = |more: Value| {
+        let mut settings = json!({"mode": "http", "backends": https});
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with(&settings)
+    };
+    let plan = planned(&http(json!({"ca": "/ca.pem", "check": {"tcp": {}}})));
+    let Source::Backends(fixed) = &plan.listeners[0].targets[0].source else { panic!("they are fixed") };
+    let tls = Protocol::Tls { host: "shop.example".to_owned(), ca: Some("/ca.pem".into()) };
+    assert_eq!((&fixed[0].protocol, &fixed[1].protocol), (&tls, &Protocol::H2c));
+    for (settings, pointer, message) in [
+        (http(json!({"check": {"http": {}}})), "/listeners/0/check", "without TLS"),
+        (http(json!({"check": {"grpc": {}}})), "/listeners/0/check", "without TLS"),
+        (http(json!({"ca": "ca.pem"})), "/listeners/0/ca", "absolute"),
+        (
+            http(json!({"ca": "/ca.pem", "backends": [{"address": "h2c://a"}]})),
+            "/listeners/0/ca",
+            "no effect",
+        ),
+        (with(&json!({"ca": "/ca.pem"})), "/listeners/0/ca", "no effect"),
+        (http(json!({"splice": true})), "/listeners/0/splice", "no effect"),
+        (with(&json!({"backends": [{"address": "https://a"}]})), "/listeners/0/backends/0/address", "URL"),
+    ] {
+        let found = mistakes(&settings);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].0 == pointer && found[0].1.contains(message), "{found:?}");
+    }
+}
+
+#[test]
+fn a_file_of_certificates_may_be_relative_to_the_manifest() {
+    let mut settings =
+        with(&json!({"mode": "http", "backends": [{"address": "https://a"}], "ca": "tls/ca.pem"}));
+    plugin::Plugin::resolve_files(&crate::LoadBalancer, &mut settings, std::path::Path::new("/m"));
+    assert_eq!(settings["listeners"][0]["ca"], "/m/tls/ca.pem");
+    planned(&settings);
+}

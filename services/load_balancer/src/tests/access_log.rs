@@ -42,6 +42,7 @@ async fn each_connection_is_a_line_at_its_end() {
         ("bytes_out", json!(7)),
         ("service", json!("api_gateway")),
         ("member", json!("g")),
+        ("attempts", json!(1)),
         ("reason", Value::Null),
         ("sni", Value::Null),
         ("queue_ms", Value::Null),

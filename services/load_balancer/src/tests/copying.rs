@@ -7,6 +7,9 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::relay::reset;
 
+/// Whether the client is the first, and whether long transfers are spliced.
+const WAYS: [(bool, bool); 4] = [(true, false), (false, false), (true, true), (false, true)];
+
 /// A backend that hands its only connection to the test.
 async fn handing_over() -> (Backend, oneshot::Receiver<TcpStream>) {
     let (sender, receiver) = oneshot::channel();
@@ -32,14 +35,18 @@ async fn connection(more: Value) -> (Running, Backend, TcpStream, TcpStream) {
 
 #[tokio::test]
 async fn either_side_may_end_its_direction_and_still_receive() {
-    for client_first in [true, false] {
-        let (running, _backend, client, server) = connection(json!({})).await;
+    for (client_first, splice) in WAYS {
+        let (running, _backend, client, server) = connection(json!({"splice": splice})).await;
         let (mut first, mut second) = if client_first { (client, server) } else { (server, client) };
-        first.write_all(b"question").await.unwrap();
-        first.shutdown().await.unwrap();
+        let question = vec![7; 300_000];
+        let asking = async {
+            first.write_all(&question).await.unwrap();
+            first.shutdown().await.unwrap();
+        };
         let mut got = Vec::new();
-        second.read_to_end(&mut got).await.unwrap();
-        assert_eq!(got, b"question");
+        let ((), read) = tokio::join!(asking, second.read_to_end(&mut got));
+        read.unwrap();
+        assert!(got == question, "{} bytes", got.len());
         assert_eq!(running.metric("active", ""), 1, "the other direction is open");
         second.write_all(b"answer").await.unwrap();
         second.shutdown().await.unwrap();
@@ -47,7 +54,7 @@ async fn either_side_may_end_its_direction_and_still_receive() {
         first.read_to_end(&mut got).await.unwrap();
         assert_eq!(got, b"answer");
         eventually("the connection has ended", async || running.metric("active", "") == 0).await;
-        let (sent, received) = if client_first { (8, 6) } else { (6, 8) };
+        let (sent, received) = if client_first { (300_000, 6) } else { (6, 300_000) };
         assert_eq!(running.metric("bytes_total", "\"in\""), sent);
         assert_eq!(running.metric("bytes_total", "\"out\""), received);
     }
@@ -55,12 +62,14 @@ async fn either_side_may_end_its_direction_and_still_receive() {
 
 #[tokio::test]
 async fn a_reset_arrives_as_a_reset_after_what_was_sent_before() {
-    for client_first in [true, false] {
-        let (_running, _backend, client, server) = connection(json!({})).await;
+    for (client_first, splice) in WAYS {
+        let (_running, _backend, client, server) = connection(json!({"splice": splice})).await;
         let (mut first, mut second) = if client_first { (client, server) } else { (server, client) };
-        first.write_all(b"a part").await.unwrap();
-        let mut got = [0; 6];
-        second.read_exact(&mut got).await.unwrap();
+        let part = vec![1; 300_000];
+        let mut got = part.clone();
+        let (written, read) = tokio::join!(first.write_all(&part), second.read_exact(&mut got));
+        written.unwrap();
+        read.unwrap();
         reset(&first);
         drop(first);
         let error = timeout(PATIENCE, second.read_u8()).await.unwrap().unwrap_err();
@@ -95,8 +104,8 @@ async fn fill(stream: &mut TcpStream) -> usize {
 
 #[tokio::test]
 async fn a_slow_reader_slows_its_sender_down_and_gets_everything() {
-    for client_sends in [true, false] {
-        let (_running, _backend, client, server) = connection(json!({})).await;
+    for (client_sends, splice) in WAYS {
+        let (_running, _backend, client, server) = connection(json!({"splice": splice})).await;
         let (mut sender, mut reader) = if client_sends { (client, server) } else { (server, client) };
         let sent = fill(&mut sender).await;
         let reading = async {
@@ -112,11 +121,17 @@ async fn a_slow_reader_slows_its_sender_down_and_gets_everything() {
 
 #[tokio::test]
 async fn much_data_goes_both_ways_at_once_unchanged() {
+    for splice in [false, true] {
+        much_data_goes_both_ways(splice).await;
+    }
+}
+
+async fn much_data_goes_both_ways(splice: bool) {
     let backend = Backend::greeting("a").await;
-    let running = Running::over(&[&backend], json!({})).await;
+    let running = Running::over(&[&backend], json!({"splice": splice})).await;
     let mut client = running.connect().await;
     assert_eq!(greeting(&mut client).await, "a");
-    let sent: Vec<u8> = (0..5_000_000_u32).map(|number| number.wrapping_mul(2_654_435_761) as u8).collect();
+    let sent: Vec<u8> = (0..10_000_000_u32).map(|number| number.wrapping_mul(2_654_435_761) as u8).collect();
     let (mut read, mut write) = client.split();
     let sending = async {
         write.write_all(&sent).await.unwrap();
@@ -129,30 +144,44 @@ async fn much_data_goes_both_ways_at_once_unchanged() {
     };
     let ((), got) = timeout(PATIENCE, async { tokio::join!(sending, receiving) }).await.unwrap();
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+    eventually("it has ended", async || running.metric("active", "") == 0).await;
+    assert_eq!(running.metric("bytes_total", "\"in\""), 10_000_000);
+    assert_eq!(running.metric("bytes_total", "\"out\""), 10_000_002);
 }
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_moves_is_reset_and_one_that_moves_is_not() {
-    let (_running, _backend, mut client, mut server) = connection(json!({"timeouts": {"idle": "1s"}})).await;
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_millis(1300) {
-        server.write_u8(1).await.unwrap();
-        assert_eq!(client.read_u8().await.unwrap(), 1);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    for side in [&mut client, &mut server] {
-        let error = timeout(PATIENCE, side.read_u8()).await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    for splice in [false, true] {
+        let more = json!({"timeouts": {"idle": "1s"}, "splice": splice});
+        let (_running, _backend, mut client, mut server) = connection(more).await;
+        // Enough to be spliced.
+        let much = vec![3; 300_000];
+        let mut got = much.clone();
+        let (written, read) = tokio::join!(server.write_all(&much), client.read_exact(&mut got));
+        written.unwrap();
+        read.unwrap();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(1300) {
+            server.write_u8(1).await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), 1);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for side in [&mut client, &mut server] {
+            let error = timeout(PATIENCE, side.read_u8()).await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
     }
 }
 
 #[tokio::test]
 async fn a_client_that_resets_its_connection_is_noticed_while_its_backend_reads_nothing() {
-    let (running, _backend, mut client, server) = connection(json!({})).await;
-    fill(&mut client).await;
-    assert_eq!(running.metric("active", ""), 1);
-    reset(&client);
-    drop(client);
-    eventually("the connection has ended", async || running.metric("active", "") == 0).await;
-    drop(server);
+    for splice in [false, true] {
+        let (running, _backend, mut client, server) = connection(json!({"splice": splice})).await;
+        fill(&mut client).await;
+        assert_eq!(running.metric("active", ""), 1);
+        reset(&client);
+        drop(client);
+        eventually("the connection has ended", async || running.metric("active", "") == 0).await;
+        drop(server);
+    }
 }

@@ -55,6 +55,33 @@ async fn the_connections_of_a_member_that_drains_for_too_long_are_reset() {
 }
 
 #[tokio::test]
+async fn members_that_all_disappear_at_once_still_get_connections_until_they_refuse_them() {
+    let (a, b) = (Backend::greeting("a").await, Backend::greeting("b").await);
+    let gone = closed_port().await;
+    let of = |id: &str, addr| member(id, "api_gateway", Phase::Ready, &[("web", addr)]);
+    let members = vec![of("a", a.addr), of("b", b.addr), of("c", gone)];
+    let running = Running::with(gateways(json!({"balance": "round_robin"})), members).await;
+    running.until_states_are(&["up", "up", "up"]).await;
+    running.views.send_replace(view(Vec::new()));
+    eventually("they are kept", async || {
+        let shown = running.backends().await;
+        let why = shown["listeners"][0]["targets"][0]["backends"][0]["why"].as_str().map(ToOwned::to_owned);
+        why.is_some_and(|why| why.contains("is kept"))
+    })
+    .await;
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..6 {
+        names.insert(running.greeted().await);
+    }
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "b"]);
+    // The one that refused is not tried again.
+    running.until_states_are(&["up", "up"]).await;
+    // For two intervals of the detector only.
+    running.until_states_are(&[]).await;
+    assert_eq!(running.greeted().await, "");
+}
+
+#[tokio::test]
 async fn a_service_without_such_a_listener_is_no_target() {
     let a = Backend::greeting("a").await;
     let members = vec![member("a", "api_gateway", Phase::Ready, &[("other", a.addr)])];

@@ -41,7 +41,7 @@ pub(super) fn at(running: &Running) -> SocketAddr {
 }
 
 /// Sends bytes and reads until the balancer closes the connection.
-async fn raw(address: SocketAddr, request: &str) -> String {
+pub(super) async fn raw(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();

@@ -89,6 +89,18 @@ async fn a_server_that_is_asked_for_by_its_address_gets_no_name() {
 }
 
 #[tokio::test]
+async fn an_address_may_have_the_certificate_of_the_name_that_it_was_found_by() {
+    let upstream = serving(&["h2"]).await;
+    let (_view, mesh) = mesh([], Limits { attempts: 1, ..Limits::default() });
+    let address = url(&upstream, "127.0.0.1").trusting(&testdata("ca.crt"));
+    let named = address.clone().certified_for("localhost");
+    assert_eq!(asked(&mesh, &named).await.unwrap(), "HTTP/2.0 localhost Some(\"https\")");
+    let error = asked(&mesh, &address.certified_for("other.example")).await.unwrap_err();
+    let MeshError::Unreachable { why, .. } = &error else { panic!("{error:?}") };
+    assert!(why.contains("invalid peer certificate"), "{why}");
+}
+
+#[tokio::test]
 async fn a_server_without_a_trusted_certificate_gets_no_request() {
     let upstream = serving(&["h2"]).await;
     let (_view, mesh) = mesh([], Limits { attempts: 1, ..Limits::default() });

@@ -1,6 +1,6 @@
 //! The trace of a request (W3C Trace Context): a client's is handed on unchanged, and a request without one gets one.
 //!
-//! Pure but for the random numbers. The gateway records no spans, so it is no parent of any.
+//! Pure but for the random numbers. A proxy that hands it on records no spans, so it is no parent of any.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -12,17 +12,18 @@ const LENGTH: usize = 55;
 
 /// The id of a trace, in hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TraceId([u8; 32]);
+pub struct TraceId([u8; 32]);
 
 impl TraceId {
-    pub(crate) fn as_str(&self) -> &str {
+    /// The digits.
+    pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("it has been checked to be digits")
     }
 }
 
 /// The trace of a request with this head, which names it afterwards. `random` gives the id of a new trace and of its first
 /// span.
-pub(crate) fn continue_or_begin(headers: &mut HeaderMap, random: impl FnOnce() -> (u128, u64)) -> TraceId {
+pub fn continue_or_begin(headers: &mut HeaderMap, random: impl FnOnce() -> (u128, u64)) -> TraceId {
     let mut given = headers.get_all(&TRACEPARENT).iter();
     if let (Some(only), None) = (given.next(), given.next())
         && let Some(id) = parse(only.as_bytes())

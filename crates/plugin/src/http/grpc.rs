@@ -1,4 +1,4 @@
-//! gRPC requests: the gateway's own errors in the form that gRPC clients read, and the deadline that the client names.
+//! gRPC requests: a proxy's own errors in the form that gRPC clients read, and the deadline that the client names.
 //!
 //! Pure. An error is an answer without a body whose head has the status (a trailers-only answer of gRPC over HTTP/2).
 
@@ -8,8 +8,9 @@ use std::time::Duration;
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use plugin::http::ProblemCode;
 use types::Problem;
+
+use super::ProblemCode;
 
 const GRPC: &str = "application/grpc";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -22,14 +23,14 @@ const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 const MAX_DIGITS: usize = 8;
 
 /// Whether a request is one of gRPC. `application/grpc-web` is another protocol.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let (begin, rest) = value.split_at_checked(GRPC.len()).unwrap_or_default();
     begin.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
 /// The time that the client gives the call. A malformed value is ignored.
-pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     let is_number =
@@ -48,7 +49,7 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The answer that reports a problem to a gRPC client.
-pub(crate) fn refusal(problem: &Problem) -> Response<Body> {
+pub fn refusal(problem: &Problem) -> Response<Body> {
     let text = match &problem.hint {
         Some(hint) => format!("{} ({hint})", problem.detail),
         None => problem.detail.clone(),
@@ -64,7 +65,7 @@ pub(crate) fn refusal(problem: &Problem) -> Response<Body> {
     answer
 }
 
-/// The status of gRPC for one of HTTP, as gRPC's specification maps them, except where the gateway knows better: 504 is a
+/// The status of gRPC for one of HTTP, as gRPC's specification maps them, except where a proxy knows better: 504 is a
 /// deadline, and 413 and 429 are limits.
 fn status_of(status: u16) -> u16 {
     match StatusCode::from_u16(status) {

@@ -1,0 +1,92 @@
+//! TLS in HTTP mode, on both sides, and what is seen of it.
+
+use std::path::{Path, PathBuf};
+
+use super::requests::{at, body, get, http, named, raw};
+use super::*;
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/plugin/src/tls/testdata").join(name)
+}
+
+/// A balancer in HTTP mode with TLS, for a backend, and further settings.
+async fn terminating(backend: SocketAddr, more: Value) -> Running {
+    let tls = json!({"certificates": [{"cert": testdata("shop.crt"), "key": testdata("shop.key")}]});
+    let target = json!({"backends": [{"address": backend}]});
+    Running::with_settings(json!([http(target, json!({ "tls": tls }))]), more, Vec::new()).await
+}
+
+/// A balancer in HTTP mode for a backend at `https://HOST:port` of this machine.
+async fn in_front(port: u16, host: &str, ca: Option<PathBuf>) -> Running {
+    let mut more = json!({"retry": {"attempts": 1}});
+    if let Some(ca) = ca {
+        more["ca"] = json!(ca);
+    }
+    let target = json!({"backends": [{"address": format!("https://{host}:{port}")}]});
+    let role = Role::Service { service: LoadBalancer.service_type().into(), shard: None };
+    let (mut context, _failures) = Context::for_test(role);
+    let (views, receiver) = watch::channel(view(Vec::new()));
+    context.mesh = Mesh::new(receiver.clone(), Targets::any(), Limits::default());
+    context.view = receiver;
+    let settings = json!({"listeners": [http(target, more)]});
+    let plan =
+        plugin::check_settings(&settings, crate::plan::check).unwrap_or_else(|error| panic!("{error}"));
+    // Every name is this machine.
+    let lookup: crate::resolve::Lookup =
+        Arc::new(|_, port| Box::pin(async move { Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]) }));
+    let service = crate::service::Balancer::start(plan, &context, &lookup).await.unwrap();
+    Running { context, service: Arc::new(service), views }
+}
+
+#[tokio::test]
+async fn a_backend_with_tls_must_have_a_certificate_for_its_host() {
+    let upstream = named("a").await;
+    let behind = terminating(upstream.addr, json!({})).await;
+    let port = at(&behind).port();
+    let trusted = in_front(port, "shop.example", Some(testdata("ca.crt"))).await;
+    assert_eq!(body(&get(&trusted).await), "a");
+    for (ca, host) in [(Some(testdata("ca.crt")), "other.example"), (None, "shop.example")] {
+        let refused = get(&in_front(port, host, ca).await).await;
+        assert!(
+            refused.starts_with("HTTP/1.1 502") && body(&refused).contains("certificate"),
+            "{host}: {refused}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn handshakes_connections_and_certificates_are_counted() {
+    let upstream = named("a").await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let behind = terminating(upstream.addr, json!({"access_log": {"to": path}})).await;
+    let address = at(&behind);
+    let front = in_front(address.port(), "shop.example", Some(testdata("ca.crt"))).await;
+    assert_eq!(body(&get(&front).await), "a");
+    let has = |line: &str| behind.metrics().lines().any(|shown| shown == line);
+    for line in [
+        r#"coterie_tls_handshakes_total{listener="main",version="TLSv1.3",result="done"} 1"#,
+        r#"coterie_test_open_connections{listener="main",protocol="h2"} 1"#,
+        r#"coterie_tls_settings_reloads_total{listener="main",result="loaded"} 1"#,
+    ] {
+        assert!(has(line), "{line} in {}", behind.metrics());
+    }
+    assert!(
+        behind
+            .metrics()
+            .contains(r#"tls_certificate_not_after_seconds{listener="main",name="shop.example"}"#)
+    );
+    let read = || std::fs::read_to_string(&path).unwrap_or_default();
+    eventually("there is a line", async || read().lines().count() == 1).await;
+    let line: Value = serde_json::from_str(&read()).unwrap();
+    for (key, value) in [("tls_version", "TLSv1.3"), ("sni", "shop.example"), ("protocol", "HTTP/2.0")] {
+        assert_eq!(line[key], value, "{key} in {line}");
+    }
+    // Plain HTTP, which is refused.
+    let answer = raw(address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let failed = r#"coterie_tls_handshakes_total{listener="main",version="unknown",result="failed"} 1"#;
+    assert!(has(failed), "{}", behind.metrics());
+    assert_eq!(behind.metric("refused_total", "malformed"), 1);
+    assert!(!front.metrics().contains("tls_handshakes_total{"), "it has no TLS: {}", front.metrics());
+}
