@@ -57,6 +57,26 @@ pub struct Route {
     /// The name of the API keys that it needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<String>,
+    /// Which failed requests are sent again, where its settings say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RouteRetry>,
+    /// Whether answers are compressed for clients that accept it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compress: bool,
+}
+
+/// Which failed requests of a route are sent again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RouteRetry {
+    /// How often a request may be sent in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// Failures without an answer: `connect`, `reset`.
+    #[serde(default)]
+    pub on: Vec<String>,
+    /// Statuses of answers.
+    #[serde(default)]
+    pub codes: Vec<u16>,
 }
 
 /// Where a route leads; one of these.

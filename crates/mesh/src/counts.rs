@@ -19,14 +19,16 @@ pub enum RetryReason {
     Reset,
     /// The answer was 503 or 429 with a short `Retry-After`.
     Overloaded,
+    /// The answer had a status that its route repeats.
+    Status,
     /// The member did not process it.
     NotProcessed,
 }
 
 impl RetryReason {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::Connect, Self::Closed, Self::Reset, Self::Overloaded, Self::NotProcessed];
+    pub const ALL: [Self; 6] =
+        [Self::Connect, Self::Closed, Self::Reset, Self::Overloaded, Self::Status, Self::NotProcessed];
 
     /// The reason as a label.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +37,7 @@ impl RetryReason {
             Self::Closed => "closed",
             Self::Reset => "reset",
             Self::Overloaded => "overloaded",
+            Self::Status => "status",
             Self::NotProcessed => "not_processed",
         }
     }
@@ -170,7 +173,7 @@ mod tests {
         }
         let now = counts.now();
         assert_eq!(now.connects.map(|(_, count)| count), [1, 2, 3, 4, 5]);
-        assert_eq!(now.retries.map(|(_, count)| count), [1, 2, 3, 4, 5]);
+        assert_eq!(now.retries.map(|(_, count)| count), [1, 2, 3, 4, 5, 6]);
         assert_eq!(now.ejections.map(|(_, count)| count), [1, 2, 3]);
     }
 }

@@ -52,7 +52,7 @@ pub use error::{CallError, MeshError};
 pub use limits::Limits;
 pub use malformed::MalformedBody;
 pub use mesh::{Mesh, Stats, UpstreamMember, UpstreamSeries};
-pub use options::Options;
+pub use options::{Options, Repeated};
 pub use outlier::EjectionReason;
 pub use panic::Lost;
 pub use per_core::PerCore;

@@ -33,7 +33,7 @@ use crate::error::MeshError;
 use crate::head::{self, Source, is_not_processed, next_hop, owner_epoch, set_hops};
 use crate::lease::{Gauge, InFlight};
 use crate::limits::Limits;
-use crate::options::Options;
+use crate::options::{Options, Repeated};
 use crate::pool::{Addresses, Asked, Pools, Received};
 use crate::retry::{Chances, Decision, Failure, decide, reason, repeat_after};
 use crate::roster::Roster;
@@ -266,7 +266,7 @@ impl Mesh {
         head.host = options.host.cloned();
         let limits = options.limits(&self.0.limits);
         let goal = Goal::Service { service, target, may_repeat, balance: options.balance };
-        self.0.deliver(&goal, head, &upload, deadline, &limits, options.trail).await
+        self.0.deliver(&goal, head, &upload, (deadline, options), &limits).await
     }
 
     /// Sends a request to one of several addresses and streams the answer. Path and query are appended byte for byte,
@@ -307,7 +307,7 @@ impl Mesh {
         }
         let Options { weights, balance, pool, .. } = *options;
         let goal = Goal::Addresses { urls, may_repeat, weights, balance, pool };
-        self.0.deliver(&goal, head, &upload, deadline, &options.limits(&self.0.limits), options.trail).await
+        self.0.deliver(&goal, head, &upload, (deadline, options), &options.limits(&self.0.limits)).await
     }
 
     /// Whether a service exists, even without a member, or may exist as far as this node knows.
@@ -366,10 +366,10 @@ impl Inner {
         goal: &Goal<'_>,
         mut head: Head,
         upload: &Upload,
-        deadline: Option<Deadline>,
+        (deadline, options): (Option<Deadline>, &Options<'_>),
         limits: &Limits,
-        trail: Option<&Trail>,
     ) -> Result<Response<MeshBody>, MeshError> {
+        let Options { trail, repeated, .. } = *options;
         next_hop(&head.headers).ok_or(MeshError::Loop)?;
         head::strip(&mut head.headers, Source::Trusted);
         set_hops(&mut head.headers);
@@ -379,6 +379,7 @@ impl Inner {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.budget.deposit(Instant::now());
 
+        let may_repeat = goal.may_repeat() && repeated.reset;
         let mut guard = DetachOnDrop(Some(upload));
         let mut history = History { deadline, upstream: self.upstream(goal), ..History::default() };
         loop {
@@ -426,10 +427,11 @@ impl Inner {
                     failed
                 }
                 Ok(answer) => {
-                    if let Some(pause) = self.repeats(goal, &answer, upload, limits.attempts, &mut history) {
+                    let most = (limits.attempts, &repeated);
+                    if let Some((pause, reason)) = self.repeats(goal, &answer, upload, most, &mut history) {
                         drop(in_flight);
                         if let Some(trail) = trail {
-                            trail.retried(RetryReason::Overloaded);
+                            trail.retried(reason);
                         }
                         debug!(url = %url, status = %answer.status(), ?pause, "a request is refused for now");
                         history.not_before = Some(Instant::now() + pause);
@@ -448,7 +450,7 @@ impl Inner {
             drop(in_flight);
             debug!(url = %url, failure = ?failed.failure, error = %failed.error, "a request failed");
             let chances = self.chances(goal, upload);
-            if !self.may_go_on(failed.failure, chances, limits.attempts, &mut history) {
+            if !self.may_go_on(failed.failure, chances, (limits.attempts, &repeated), &mut history) {
                 return Err(failed.error);
             }
             if let Some(trail) = trail {
@@ -532,8 +534,14 @@ impl Inner {
     }
 
     /// Whether the request is sent again after a failure.
-    fn may_go_on(&self, failure: Failure, chances: Chances, most: u32, history: &mut History) -> bool {
-        match decide(failure, chances) {
+    fn may_go_on(
+        &self,
+        failure: Failure,
+        chances: Chances,
+        (most, repeated): (u32, &Repeated<'_>),
+        history: &mut History,
+    ) -> bool {
+        match decide(failure, chances, repeated) {
             Decision::Free => {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
                 self.counts.retried(reason(failure));
@@ -563,26 +571,27 @@ impl Inner {
         may
     }
 
-    /// Whether the request is sent again although it was answered, and how long the address must be left alone before it gets
-    /// it again.
+    /// Whether the request is sent again although it was answered: how long the address must be left alone before it gets it
+    /// again, and why.
     fn repeats(
         &self,
         goal: &Goal<'_>,
         answer: &Response<Received>,
         upload: &Upload,
-        most: u32,
+        (most, repeated): (u32, &Repeated<'_>),
         history: &mut History,
-    ) -> Option<Duration> {
+    ) -> Option<(Duration, RetryReason)> {
         let chances = self.chances(goal, upload);
-        let pause = repeat_after(answer.status(), retry_after(answer.headers()), chances)?;
+        let after = retry_after(answer.headers());
+        let (pause, reason) = repeat_after(answer.status(), after, chances, repeated)?;
         let has_time = history.deadline.is_none_or(|deadline| Instant::now() + pause < deadline.0)
             && history.waited + pause < self.limits.wait;
-        if !has_time || !self.pay(RetryReason::Overloaded, most, history) {
+        if !has_time || !self.pay(reason, most, history) {
             return None;
         }
         // The connection may have read on in the meantime, beyond what is kept.
         upload.detach();
-        upload.can_replay().then_some(pause)
+        upload.can_replay().then_some((pause, reason))
     }
 }
 

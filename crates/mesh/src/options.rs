@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use crate::balance::Balance;
 use crate::limits::Limits;
@@ -25,10 +25,30 @@ pub struct Options<'a> {
     pub idle: Option<Duration>,
     /// Replaces [`Limits::attempts`].
     pub attempts: Option<u32>,
+    /// Which failures are repeated.
+    pub repeated: Repeated<'a>,
     /// Under which route requests to addresses are counted.
     pub pool: Option<&'a RoutePool>,
     /// Where it is noted what happens to the request.
     pub trail: Option<&'a Trail>,
+}
+
+/// The failures after which a request may be sent again. A request of which nothing was written to a connection, or that a member
+/// refused without acting on it, is sent again whatever they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeated<'a> {
+    /// No connection could be opened.
+    pub connect: bool,
+    /// The connection ended before the answer; only requests that may be acted on twice.
+    pub reset: bool,
+    /// The answer has one of these statuses; only requests that may be acted on twice.
+    pub codes: &'a [StatusCode],
+}
+
+impl Default for Repeated<'_> {
+    fn default() -> Self {
+        Self { connect: true, reset: true, codes: &[] }
+    }
 }
 
 impl Options<'_> {

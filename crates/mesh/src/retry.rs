@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::counts::RetryReason;
+use crate::options::Repeated;
 
 /// The longest `Retry-After` that is waited for; an answer with a longer one is forwarded.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -57,12 +58,13 @@ pub(crate) struct Chances {
 }
 
 /// Decides whether the request is sent again after a failure.
-pub(crate) fn decide(failure: Failure, chances: Chances) -> Decision {
+pub(crate) fn decide(failure: Failure, chances: Chances, repeated: &Repeated<'_>) -> Decision {
     let wanted = match failure {
         Failure::NotProcessed => Decision::Free,
+        Failure::NotConnected if !repeated.connect => Decision::Never,
         Failure::NotConnected if chances.has_one_owner => Decision::Free,
         Failure::NotConnected | Failure::NotSent => Decision::Paid,
-        Failure::Broken if chances.may_repeat => Decision::Paid,
+        Failure::Broken if chances.may_repeat && repeated.reset => Decision::Paid,
         Failure::Broken
         | Failure::Garbage
         | Failure::TimedOut
@@ -89,17 +91,22 @@ pub(crate) fn reason(failure: Failure) -> RetryReason {
     }
 }
 
-/// How long the server that sent this answer must be left alone before the request is sent to it again; `None` if the answer
-/// is forwarded instead.
+/// How long the server that sent this answer must be left alone before the request is sent to it again, and why it is; `None`
+/// if the answer is forwarded instead.
 pub(crate) fn repeat_after(
     status: StatusCode,
     retry_after: Option<Duration>,
     chances: Chances,
-) -> Option<Duration> {
+    repeated: &Repeated<'_>,
+) -> Option<(Duration, RetryReason)> {
     let is_refusal = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
-    retry_after.filter(|after| {
-        is_refusal && chances.may_repeat && chances.can_replay && *after <= LONGEST_RETRY_AFTER
-    })
+    let reason = match retry_after {
+        Some(_) if is_refusal => RetryReason::Overloaded,
+        _ if repeated.codes.contains(&status) => RetryReason::Status,
+        _ => return None,
+    };
+    let after = retry_after.unwrap_or_default();
+    (chances.may_repeat && chances.can_replay && after <= LONGEST_RETRY_AFTER).then_some((after, reason))
 }
 
 #[cfg(test)]
@@ -132,9 +139,53 @@ mod tests {
         ];
         for (failure, may_repeat, can_replay, has_one_owner, expected) in table {
             let chances = Chances { may_repeat, can_replay, has_one_owner };
-            assert_eq!(decide(failure, chances), expected, "{failure:?} {chances:?}");
+            assert_eq!(decide(failure, chances, &Repeated::default()), expected, "{failure:?} {chances:?}");
         }
     }
+
+    #[test]
+    fn a_route_says_which_failures_are_repeated() {
+        use Failure::{Broken, NotConnected, NotProcessed, NotSent};
+        let table = [
+            (NotConnected, true, false, Decision::Paid),
+            (NotConnected, false, true, Decision::Never),
+            (Broken, false, true, Decision::Paid),
+            (Broken, true, false, Decision::Never),
+            (NotSent, false, false, Decision::Paid),
+            (NotProcessed, false, false, Decision::Free),
+        ];
+        for (failure, connect, reset, expected) in table {
+            let repeated = Repeated { connect, reset, codes: &[] };
+            let chances = Chances { may_repeat: true, can_replay: true, has_one_owner: false };
+            assert_eq!(decide(failure, chances, &repeated), expected, "{failure:?} {repeated:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_a_status_that_is_repeated_is_repeated_under_the_same_conditions() {
+        let ms = Duration::from_millis;
+        let codes = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::NOT_FOUND];
+        let repeated = Repeated { codes: &codes, ..Repeated::default() };
+        let (status, overloaded) = (RetryReason::Status, RetryReason::Overloaded);
+        for (code, retry_after, may_repeat, can_replay, expected) in [
+            (502, None, true, true, Some((ms(0), status))),
+            (404, None, true, true, Some((ms(0), status))),
+            (503, None, true, true, Some((ms(0), status))),
+            (503, Some(ms(500)), true, true, Some((ms(500), overloaded))),
+            (502, Some(ms(500)), true, true, Some((ms(500), status))),
+            (502, Some(ms(1_001)), true, true, None),
+            (503, Some(ms(1_001)), true, true, None),
+            (502, None, false, true, None),
+            (502, None, true, false, None),
+            (504, None, true, true, None),
+            (200, None, true, true, None),
+        ] {
+            let chances = Chances { may_repeat, can_replay, has_one_owner: false };
+            let found = repeat_after(StatusCode::from_u16(code).unwrap(), retry_after, chances, &repeated);
+            assert_eq!(found, expected, "{code} {retry_after:?} {chances:?}");
+        }
+    }
+
     #[test]
     fn a_short_retry_after_of_a_refusal_is_respected_if_the_request_may_be_repeated() {
         let ms = Duration::from_millis;
@@ -149,7 +200,9 @@ mod tests {
             (200, Some(ms(1_000)), true, true, None),
         ] {
             let chances = Chances { may_repeat, can_replay, has_one_owner: false };
-            let found = repeat_after(StatusCode::from_u16(status).unwrap(), retry_after, chances);
+            let status = StatusCode::from_u16(status).unwrap();
+            let found = repeat_after(status, retry_after, chances, &Repeated::default());
+            let expected = expected.map(|after| (after, RetryReason::Overloaded));
             assert_eq!(found, expected, "{status} {retry_after:?} {chances:?}");
         }
     }

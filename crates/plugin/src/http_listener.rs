@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::proxy_protocol::network;
-use crate::{CertificateFacts, CertificateFiles, SettingsMistake, absolute_path, resolve_path};
+use crate::{CertificateFacts, CertificateFiles, ClientAuth, SettingsMistake, absolute_path, resolve_path};
 
 /// The most certificates of a listener.
 const MAX_CERTIFICATES: usize = 1000;
@@ -21,6 +21,28 @@ pub struct ListenerTls {
     /// one with a wildcard for it, else the first of the list. The files are checked every five seconds; changed ones are
     /// used for new connections. A listener whose certificates can't be read is degraded; the others work.
     pub certificates: Vec<Certificate>,
+    /// A file of CAs' certificates in PEM: clients must have a certificate that one of them has signed. A path that is not
+    /// absolute is relative to the manifest. The file is checked every five seconds; a changed one counts for new connections,
+    /// and no older TLS session is resumed. If it can't be read at first, the listener is degraded and accepts no client.
+    /// Servers get `X-Forwarded-Client-Cert: Hash=SHA256;Subject="CN=..."`. Clients can't send this header; that of a proxy in
+    /// `trust` is kept, unless the proxy has identified itself with a certificate. This protects the listener alone: others
+    /// reach the same routes. Clients need no certificate unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<String>,
+    /// Whether clients must have a certificate: `required`, or `optional` if those without one are accepted, too; a certificate
+    /// that is not accepted ends the handshake either way. Only with `client_ca`. Unless given, `required`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Whether clients must have a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// They must.
+    Required,
+    /// They may.
+    Optional,
 }
 
 /// A certificate with its key.
@@ -101,6 +123,37 @@ impl ListenerTls {
         names
     }
 
+    /// Adds what would not work with the CA of client certificates; `check` reads it. `pointer` is the JSON pointer of these
+    /// settings.
+    pub fn client_warnings(
+        &self,
+        pointer: &str,
+        check: &impl Fn(&ClientAuth) -> Result<(), String>,
+        warnings: &mut Vec<SettingsMistake>,
+    ) {
+        let Some(ca) = &self.client_ca else { return };
+        let auth = ClientAuth { ca: ca.into(), is_required: true };
+        if let Err(why) = check(&auth) {
+            let hint = "until it can be used, this listener is degraded and accepts no client";
+            let message = format!("no usable CA for client certificates: {why}");
+            warnings.push(SettingsMistake::new(format!("{pointer}/client_ca"), message).hint(hint));
+        }
+    }
+
+    /// How clients identify themselves, if they do. `pointer` is the JSON pointer of these settings.
+    pub fn client_auth(&self, pointer: &str, mistakes: &mut Vec<SettingsMistake>) -> Option<ClientAuth> {
+        let Some(ca) = &self.client_ca else {
+            if self.client_certificates.is_some() {
+                let message = "there is no `client_ca` to verify certificates by";
+                let mistake = SettingsMistake::new(format!("{pointer}/client_certificates"), message);
+                mistakes.push(mistake.hint("give `client_ca` the file of the CA, or leave this out"));
+            }
+            return None;
+        };
+        let ca = absolute_path(&format!("{pointer}/client_ca"), ca, mistakes);
+        Some(ClientAuth { ca, is_required: self.client_certificates != Some(ClientCertificates::Optional) })
+    }
+
     /// The files of the certificates. `pointer` is the JSON pointer of their list.
     pub fn files(&self, pointer: &str, mistakes: &mut Vec<SettingsMistake>) -> Vec<CertificateFiles> {
         let len = self.certificates.len();
@@ -122,19 +175,19 @@ impl ListenerTls {
     }
 }
 
-/// Makes the paths of certificates in `listeners` absolute that are relative to a folder. Whatever is no path stays.
+/// Makes the paths of certificates and CAs in `listeners` absolute that are relative to a folder. Whatever is no path stays.
 pub fn resolve_certificates(settings: &mut Value, folder: &Path) {
-    let certificates = settings
-        .get_mut("listeners")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-        .filter_map(|listener| listener.get_mut("tls")?.get_mut("certificates")?.as_array_mut())
-        .flatten();
-    for certificate in certificates {
-        for key in ["cert", "key"] {
-            if let Some(path) = certificate.get_mut(key) {
-                resolve_path(path, folder);
+    let listeners = settings.get_mut("listeners").and_then(Value::as_array_mut).into_iter().flatten();
+    for tls in listeners.filter_map(|listener| listener.get_mut("tls")) {
+        if let Some(path) = tls.get_mut("client_ca") {
+            resolve_path(path, folder);
+        }
+        let certificates = tls.get_mut("certificates").and_then(Value::as_array_mut);
+        for certificate in certificates.into_iter().flatten() {
+            for key in ["cert", "key"] {
+                if let Some(path) = certificate.get_mut(key) {
+                    resolve_path(path, folder);
+                }
             }
         }
     }

@@ -178,7 +178,10 @@ pub use settings::{
 pub use single_flight::{Landed, SingleFlight};
 pub use store::{DataEntry, DataLog, DataLogError, DataLogReader, ObjectStore};
 pub use tasks::{TaskFailure, Tasks};
-pub use tls::{CertificateFacts, CertificateFiles, NewCertificates, Tls, TlsSession};
+pub use tls::{
+    CertificateFacts, CertificateFiles, CertificateNames, ClientAuth, ClientCertificate, NewCertificates,
+    Tls, TlsSession,
+};
 
 /// A service type. Stateless; exists as long as the process.
 pub trait Plugin: Send + Sync + 'static {

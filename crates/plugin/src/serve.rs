@@ -60,6 +60,7 @@ use progress::{Phase, Progress};
 use slots::{Activity, Order, Slot};
 use waiting::Waiting;
 
+use crate::tls::HandshakeFailure;
 use crate::{Tls, TlsSession, proxy_protocol};
 
 pub use accept::{AcceptLimits, Stop, accept};
@@ -362,7 +363,7 @@ async fn handshake(
     let meters = &shared.protocols.meters;
     if first[0].is_ascii_alphabetic() {
         debug!(%peer, "a client speaks plain HTTP to a listener with TLS");
-        meters.handshake(None);
+        meters.handshake(Err(HandshakeFailure::Other));
         let problem = refused::plain_http();
         let client = Client { peer, session: None };
         client.refused(RefusedHead::raw(b"", peer, &problem), shared);
@@ -370,7 +371,7 @@ async fn handshake(
         return None;
     }
     let shaken = tls.accept(Tcp(stream)).await;
-    meters.handshake(shaken.as_ref().ok().map(|(_, session)| session.version));
+    meters.handshake(shaken.as_ref().map(|(_, session)| session.version).map_err(HandshakeFailure::of));
     match shaken {
         // Boxed, because each step would have room of its own for it.
         Ok((stream, session)) => Some((Box::new(stream), session)),

@@ -1,33 +1,47 @@
 //! TLS on a listener (RFC 8446): the certificate is chosen by the host name that the client asks for, the protocol by
-//! ALPN.
+//! ALPN, and clients may have to have certificates, too.
 
 mod certificates;
+mod client_ca;
+mod client_certificate;
+mod clients;
 mod der;
 mod pair;
+mod subject;
+mod watched;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
 use rustls::crypto::ring;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 use types::ReasonCode;
 
 use crate::{Health, ServiceError};
-pub use certificates::{CertificateFacts, CertificateFiles, NewCertificates};
-use certificates::{CertificateStatus, Certificates};
+pub use certificates::{CertificateFacts, CertificateFiles, CertificateNames};
+use certificates::{CertificateStatus, Certificates, Polled, ReadCertificates};
+pub use client_ca::ClientAuth;
+pub use client_certificate::ClientCertificate;
+use clients::{Clients, ReadClients};
 
 /// A listener has no certificate to serve.
 const CERTIFICATE_MISSING: ReasonCode = ReasonCode::new("certificate-missing");
 /// A changed certificate can't be used; the one before it is served.
 const CERTIFICATE_REFUSED: ReasonCode = ReasonCode::new("certificate-refused");
+/// A listener that accepts only clients with certificates has no CA for these.
+const CLIENT_CA_MISSING: ReasonCode = ReasonCode::new("client-ca-missing");
+/// A changed CA can't be used; the one before it is.
+const CLIENT_CA_REFUSED: ReasonCode = ReasonCode::new("client-ca-refused");
 /// A certificate that is served has expired.
 const CERTIFICATE_EXPIRED: ReasonCode = ReasonCode::new("certificate-expired");
 
@@ -43,6 +57,38 @@ pub struct TlsSession {
     pub version: &'static str,
     /// The host name that the client asked for in its first message, in lower case.
     pub server_name: Option<Arc<str>>,
+    /// The names of the certificate that this name selected; `None` if it selected none, so that the default one was served.
+    pub certificate: Option<CertificateNames>,
+    /// The certificate with which the client has identified itself.
+    pub client: Option<Arc<ClientCertificate>>,
+}
+
+/// Why there was no handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HandshakeFailure {
+    /// The client has no certificate, and must have one.
+    NoClientCertificate,
+    /// The client's certificate is not accepted.
+    ClientCertificateRefused,
+    Other,
+}
+
+impl HandshakeFailure {
+    pub(crate) fn of(error: &std::io::Error) -> Self {
+        match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::NoCertificatesPresented) => Self::NoClientCertificate,
+            // Of a server, this is always about the client's.
+            Some(rustls::Error::InvalidCertificate(_)) => Self::ClientCertificateRefused,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Certificates and CAs that were read, and are not used yet.
+#[derive(Debug)]
+pub struct NewCertificates {
+    certificates: ReadCertificates,
+    clients: ReadClients,
 }
 
 /// TLS of one listener. Cheap to clone.
@@ -52,7 +98,10 @@ pub struct Tls(Arc<Shared>);
 struct Shared {
     listener: ListenerName,
     certificates: Arc<Certificates>,
-    acceptor: TlsAcceptor,
+    clients: Clients,
+    alpn: Vec<Vec<u8>>,
+    /// What connections begin with; none while clients must be verified and there is no CA for that.
+    config: ArcSwapOption<ServerConfig>,
     loaded: AtomicU64,
     failed: AtomicU64,
     /// When handshakes that fail for lack of a certificate are logged next.
@@ -84,34 +133,33 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Tls {
-    /// Reads the certificates. One that can't be used is reported by [`health`](Self::health): the others are served.
+    /// Reads the certificates, and the CAs of clients if these must be verified. One that can't be used is reported by
+    /// [`health`](Self::health): the others are served, but without a CA no client is.
     ///
     /// `alpn` lists the protocols, the preferred one first: `h2`, `http/1.1`.
     pub async fn open(
         listener: &str,
         files: Vec<CertificateFiles>,
+        clients: Option<ClientAuth>,
         alpn: &[&str],
     ) -> Result<Self, ServiceError> {
-        let failed = |error: rustls::Error| ServiceError::internal("TLS can't be set up").source(error);
         let listener = ListenerName::new(listener);
-        let certificates = Arc::new(Certificates::new(listener.clone(), files));
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let mut config = builder
-            .with_safe_default_protocol_versions()
-            .map_err(failed)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&certificates) as _);
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        config.ticketer = ring::Ticketer::new().map_err(failed)?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let tls = Self(Arc::new(Shared {
+        let shared = Shared {
+            certificates: Arc::new(Certificates::new(listener.clone(), files)),
             listener,
-            certificates,
-            acceptor,
+            clients: Clients::new(clients),
+            alpn: alpn.iter().map(|name| name.as_bytes().to_vec()).collect(),
+            config: ArcSwapOption::empty(),
             loaded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             next_log: Mutex::new(Instant::now()),
-        }));
+        };
+        let failed = |error: rustls::Error| ServiceError::internal("TLS can't be set up").source(error);
+        let open_to_all = shared.config(None).map_err(failed)?;
+        if !shared.clients.are_verified() {
+            shared.config.store(Some(open_to_all));
+        }
+        let tls = Self(Arc::new(shared));
         tls.poll().await;
         Ok(tls)
     }
@@ -134,30 +182,43 @@ impl Tls {
         }
     }
 
-    /// Reads other certificates, for [`replace`](Self::replace). Files that were there before keep their state. Fails if
+    /// Reads other certificates and CAs, for [`replace`](Self::replace). Files that were there before keep their state. Fails if
     /// others can't be used.
-    pub async fn read(&self, files: Vec<CertificateFiles>) -> Result<NewCertificates, String> {
-        let certificates = Arc::clone(&self.0.certificates);
-        let read = spawn_blocking(move || certificates.read(files)).await;
-        read.unwrap_or_else(|error| Err(error.to_string()))
+    pub async fn read(
+        &self,
+        files: Vec<CertificateFiles>,
+        clients: Option<ClientAuth>,
+    ) -> Result<NewCertificates, String> {
+        let shared = Arc::clone(&self.0);
+        let read = spawn_blocking(move || {
+            let certificates = shared.certificates.read(files)?;
+            Ok(NewCertificates { certificates, clients: shared.clients.read(clients)? })
+        });
+        read.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    /// Serves other certificates from the next handshake on. Open connections stay.
+    /// Serves other certificates, and verifies clients by other CAs, from the next handshake on. Open connections stay.
     pub fn replace(&self, new: NewCertificates) {
-        let loaded = self.0.certificates.replace(new);
-        self.0.loaded.fetch_add(loaded, Ordering::Relaxed);
+        let shared = &self.0;
+        let loaded = shared.certificates.replace(new.certificates);
+        let loaded = loaded + shared.clients.replace(new.clients, |verifier| shared.accept_by(verifier));
+        shared.loaded.fetch_add(loaded, Ordering::Relaxed);
     }
 
-    /// Why a certificate can't be served; none if all are.
+    /// Whether a certificate has the name of a host, or a wildcard for it.
+    pub fn has_certificate_for(&self, host: &str) -> bool {
+        self.0.certificates.names_for(host).is_some()
+    }
+
+    /// Why a certificate can't be served, or clients can't be verified; none if all is well.
     pub fn missing(&self) -> Option<String> {
-        let missing = self.0.certificates.statuses().into_iter().find(|status| !status.is_served)?;
-        Some(missing.trouble.unwrap_or(missing.name))
+        self.0.missing().map(|(name, why)| why.unwrap_or(name))
     }
 
     /// Reads the certificates again now if their files have changed.
     pub async fn poll(&self) {
-        let certificates = Arc::clone(&self.0.certificates);
-        match spawn_blocking(move || certificates.poll()).await {
+        let shared = Arc::clone(&self.0);
+        match spawn_blocking(move || shared.poll()).await {
             Ok(polled) => {
                 self.0.loaded.fetch_add(polled.loaded, Ordering::Relaxed);
                 self.0.failed.fetch_add(polled.failed, Ordering::Relaxed);
@@ -166,8 +227,12 @@ impl Tls {
         }
     }
 
-    /// `Degraded` if a certificate is missing, was refused, or has expired.
+    /// `Degraded` if a certificate or a CA is missing or was refused, or a certificate has expired.
     pub fn health(&self) -> Health {
+        let of_clients = self.0.clients.health(&self.0.listener.now());
+        if of_clients != Health::Ready {
+            return of_clients;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         health(
             &self.0.listener.now(),
@@ -189,8 +254,7 @@ impl Tls {
 
     /// Logs a handshake that failed. That is the client's affair, unless there is no certificate for it.
     pub(crate) fn failed(&self, peer: SocketAddr, error: &std::io::Error) {
-        let missing = self.0.certificates.statuses().into_iter().find(|status| !status.is_served);
-        let Some(missing) = missing else {
+        let Some((name, why)) = self.0.missing() else {
             debug!(listener = self.0.listener.now(), %peer, %error, "no TLS handshake");
             return;
         };
@@ -198,8 +262,8 @@ impl Tls {
         let mut next_log = self.0.next_log.lock().unwrap_or_else(PoisonError::into_inner);
         if now >= *next_log {
             *next_log = now + LOG_INTERVAL;
-            let why = missing.trouble.unwrap_or_default();
-            warn!(listener = self.0.listener.now(), %peer, %error, certificate = missing.name, why,
+            let why = why.unwrap_or_default();
+            warn!(listener = self.0.listener.now(), %peer, %error, certificate = name, why,
                 "TLS handshakes fail while a certificate is missing");
         }
     }
@@ -209,7 +273,9 @@ impl Tls {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = self.0.acceptor.accept(stream).await?;
+        let config = self.0.config.load_full();
+        let config = config.ok_or_else(|| std::io::Error::other("there is no CA to verify clients by"))?;
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
         let (_, connection) = stream.get_ref();
         // As other proxies write it; rustls has `TLSv1_3`.
         let version = match connection.protocol_version() {
@@ -217,8 +283,54 @@ impl Tls {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLS",
         };
-        let server_name = connection.server_name().map(|name| name.to_ascii_lowercase().into());
-        Ok((stream, TlsSession { version, server_name }))
+        let server_name: Option<Arc<str>> =
+            connection.server_name().map(|name| name.to_ascii_lowercase().into());
+        let certificate = server_name.as_ref().and_then(|name| self.0.certificates.names_for(name));
+        let client = connection.peer_certificates().and_then(<[_]>::first);
+        let client = client.map(|client| Arc::new(ClientCertificate::of(client)));
+        Ok((stream, TlsSession { version, server_name, certificate, client }))
+    }
+}
+
+impl Shared {
+    /// What connections begin with. Sessions of another configuration are not resumed: their clients were verified by others.
+    fn config(
+        &self,
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions()?;
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(&self.certificates) as _);
+        config.alpn_protocols.clone_from(&self.alpn);
+        config.ticketer = ring::Ticketer::new()?;
+        Ok(Arc::new(config))
+    }
+
+    /// Accepts clients by other rules from now on. Without a configuration for them, it accepts none.
+    fn accept_by(&self, verifier: Option<Arc<dyn ClientCertVerifier>>) {
+        let config = self.config(verifier);
+        if let Err(error) = &config {
+            error!(listener = self.listener.now(), %error, "TLS can't be set up, so handshakes fail");
+        }
+        self.config.store(config.ok());
+    }
+
+    /// Reads files that have changed. Blocking.
+    fn poll(&self) -> Polled {
+        let Polled { loaded, failed } = self.certificates.poll();
+        let of_clients = self.clients.poll(&self.listener.now(), |verifier| self.accept_by(Some(verifier)));
+        Polled { loaded: loaded + of_clients.loaded, failed: failed + of_clients.failed }
+    }
+
+    /// The certificate or CA that is missing, and why.
+    fn missing(&self) -> Option<(String, Option<String>)> {
+        let certificate = || self.certificates.statuses().into_iter().find(|status| !status.is_served);
+        let of_certificate = || certificate().map(|status| (status.name, status.trouble));
+        self.clients.missing().or_else(of_certificate)
     }
 }
 

@@ -10,13 +10,14 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 use http_body::Body;
 use mesh::head::{self, DotSegments, no_dot_segments};
-use mesh::{Deadline, MeshError, Options};
+use mesh::{Deadline, MeshError, Options, Repeated};
 use plugin::client_addr::client_addr;
 use tokio::time::Instant;
 use types::{ErrorKind, Problem};
 
+use crate::compression::Offer;
 use crate::gateway::{Call, Gateway, Refused, cut};
-use crate::keys::KeyError;
+use crate::keys::{Digest, KeyError};
 use crate::path::{has_encoded_slash, joined};
 use crate::places::{Place, Places};
 use crate::rate::{By, Key};
@@ -45,14 +46,14 @@ impl Gateway {
         // Measured from here, so that waiting for a place counts.
         let deadline = way.timeouts.total.map(|total| (Instant::now() + total, total));
         check_path(way, parts.uri.path())?;
-        if let Some(keys) = &way.keys {
-            keys.admit(&mut parts.headers).map_err(|error| no_access(error, way))?;
-        }
-        self.check_rate(way, &parts, call)?;
+        let admitted = way.keys.as_ref().map(|keys| keys.admit(&mut parts.headers));
+        let key = admitted.transpose().map_err(|error| no_access(error, way))?;
+        self.check_rate(way, &parts, call, key.as_ref())?;
         if let Some(places) = &way.places {
             let since = Instant::now();
             ticket.hold(self.place(way, places, deadline).await?, since);
         }
+        let offer = way.compresses.then(|| Offer::of(&parts));
         let too_large = || too_large(way);
         if way.body.is_some_and(|limit| body.size_hint().lower() > limit) {
             return Err(too_large().into());
@@ -85,7 +86,10 @@ impl Gateway {
             }
         };
         way.response_headers.apply(answer.headers_mut());
-        Ok(answer)
+        Ok(match offer {
+            Some(offer) => offer.apply(answer),
+            None => answer,
+        })
     }
 
     /// Sends a request to the service or an address of a route.
@@ -143,7 +147,12 @@ impl Gateway {
             pool: self.traffic.pool(way.place),
             head: way.timeouts.answer,
             idle: way.timeouts.idle,
-            attempts: way.attempts,
+            attempts: way.retries.attempts,
+            repeated: Repeated {
+                connect: way.retries.connect,
+                reset: way.retries.reset,
+                codes: &way.retries.codes,
+            },
             balance,
             ..Options::default()
         };
@@ -173,11 +182,18 @@ impl Gateway {
     }
 
     /// Refuses a request beyond the rate of its route.
-    fn check_rate(&self, way: &Way, parts: &Parts, call: &Call<'_>) -> Result<(), Refused> {
+    fn check_rate(
+        &self,
+        way: &Way,
+        parts: &Parts,
+        call: &Call<'_>,
+        admitted: Option<&Digest>,
+    ) -> Result<(), Refused> {
         let Some(rate) = &way.rate else { return Ok(()) };
         let joined;
         let key = match rate.by() {
             By::Route => Key::All,
+            By::Key => admitted.map_or(Key::All, Key::Admitted),
             By::Client => Key::of_client(client_addr(call.peer, &parts.headers, Self::trust_of(parts))),
             By::Header(name) => {
                 let mut values = parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);

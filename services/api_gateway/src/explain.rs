@@ -5,15 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use plugin::http::query::{self, QueryError};
 use serde::Serialize;
 
 use crate::affinity::Choice;
 use crate::host::{HostRule, MAX_NAME, name_of};
 use crate::path::PathRule;
+use crate::rate::RateLimit;
 use crate::rule::{Asked, Scheme, shown};
-use crate::table::{Destination, RouteTable, Target, Way};
+use crate::table::{Destination, Retries, RouteTable, Target, Way};
 
 /// A route under one of its hosts.
 #[derive(Debug, Serialize)]
@@ -45,6 +46,12 @@ pub(crate) struct RouteView {
     limits: LimitsView,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<String>,
+    /// Which failed requests are sent again, where the settings say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<RetryView>,
+    /// Whether answers are compressed for clients that accept it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    compress: bool,
 }
 
 /// The destination of a route; one of these.
@@ -96,6 +103,15 @@ struct LimitsView {
     in_flight: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<String>,
+}
+
+/// Which failed requests are sent again.
+#[derive(Debug, Serialize)]
+struct RetryView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    on: Vec<&'static str>,
+    codes: Vec<u16>,
 }
 
 /// A request that is not sent: `GET https://host/path`, with header fields.
@@ -180,10 +196,25 @@ impl RouteView {
             limits: LimitsView {
                 body: way.body,
                 in_flight: way.places.as_ref().map(|places| places.limit()),
-                rate: way.rate.as_ref().map(|rate| rate.shown().to_owned()),
+                rate: way.rate.as_ref().map(RateLimit::shown),
             },
             keys: way.keys.as_ref().map(|keys| keys.name.clone()),
+            retry: RetryView::new(&way.retries),
+            compress: way.compresses,
         }
+    }
+}
+
+impl RetryView {
+    /// `None` for a route that is as every other one.
+    fn new(retries: &Retries) -> Option<Self> {
+        let on = [("connect", retries.connect), ("reset", retries.reset)];
+        let on = on.into_iter().filter(|(_, is_repeated)| *is_repeated).map(|(name, _)| name);
+        (*retries != Retries::default()).then(|| Self {
+            attempts: retries.attempts,
+            on: on.collect(),
+            codes: retries.codes.iter().map(StatusCode::as_u16).collect(),
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use mesh::{Deadline, Mesh, MeshBody, MeshError, Options};
 use plugin::access_log::reason::of_code;
 use plugin::http::{Guard, ProblemCode, grpc, trace};
 use plugin::proxy_protocol::is_trusted;
-use plugin::{CountedBody, InFlight, Peer, TlsSession};
+use plugin::{ClientCertificate, CountedBody, InFlight, Peer, Tls, TlsSession};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,7 @@ use crate::explain::{self, Example};
 use crate::host::{MAX_NAME, name_of};
 use crate::listeners::{Arrival, ListenerId};
 use crate::measured::Sent;
+use crate::misdirected;
 use crate::path::{behind, first_segment};
 use crate::probes::Probes;
 use crate::reason::refusal_of;
@@ -64,6 +65,8 @@ pub(crate) struct Gateway {
     pub(crate) checks: Arc<Checks>,
     /// What requests need of their listeners.
     pub(crate) arrivals: Vec<Arc<Arrival>>,
+    /// The certificates of its listeners.
+    pub(crate) tls: Vec<Tls>,
     /// Ends its probes and checks.
     pub(crate) probing: CancellationToken,
 }
@@ -166,7 +169,9 @@ impl Gateway {
             method: &parts.method,
             headers: &parts.headers,
         };
-        let call = Call { peer, host: host.as_deref(), scheme: asked.scheme, id };
+        self.check_connection(&parts, asked.host, peer)?;
+        let client = parts.extensions.get::<TlsSession>().and_then(|session| session.client.clone());
+        let call = Call { peer, host: host.as_deref(), scheme: asked.scheme, id, client };
         match self.table.destination(&asked) {
             Destination::Route(way, matched) => {
                 ticket.route(way);
@@ -192,6 +197,24 @@ impl Gateway {
             Destination::Nowhere if parts.uri.path() == "/" => Err(Refused::Index),
             Destination::Nowhere => Err(self.nowhere(parts.uri.path()).into()),
         }
+    }
+
+    /// Refuses a request for a host that has another certificate than the connection. A trusted proxy opens its connections as
+    /// it likes.
+    fn check_connection(
+        &self,
+        head: &Parts,
+        host: Option<&str>,
+        peer: Option<IpAddr>,
+    ) -> Result<(), Refused> {
+        let (Some(session), Some(host)) = (head.extensions.get::<TlsSession>(), host) else { return Ok(()) };
+        let has_certificate = |host: &str| self.tls.iter().any(|tls| tls.has_certificate_for(host));
+        if misdirected::is_misdirected(host, session, has_certificate)
+            && Self::source(head, peer) == Source::Untrusted
+        {
+            return Err(misdirected::problem(host, session).into());
+        }
+        Ok(())
     }
 
     /// The answer to a forwarded request, or the problem instead of it.
@@ -354,12 +377,21 @@ pub(crate) struct Call<'a> {
     pub(crate) host: Option<&'a str>,
     pub(crate) scheme: Scheme,
     id: &'a HeaderValue,
+    /// The certificate with which the client has identified itself.
+    client: Option<Arc<ClientCertificate>>,
 }
 
 impl<'a> Call<'a> {
     /// The fields that are added last.
-    pub(crate) fn added(&self, prefix: &'a str) -> Added<'a> {
-        Added { peer: self.peer, scheme: self.scheme.as_str(), host: self.host, prefix, id: self.id }
+    pub(crate) fn added(&'a self, prefix: &'a str) -> Added<'a> {
+        Added {
+            peer: self.peer,
+            scheme: self.scheme.as_str(),
+            host: self.host,
+            prefix,
+            id: self.id,
+            client_certificate: self.client.as_ref().map(|client| client.header()),
+        }
     }
 }
 

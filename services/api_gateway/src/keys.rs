@@ -14,7 +14,7 @@ use types::{ErrorKind, Problem};
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The SHA-256 of a key.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Digest([u8; SHA256_OUTPUT_LEN]);
 
 /// The text is not the SHA-256 of a key.
@@ -93,25 +93,25 @@ impl fmt::Debug for Digest {
 
 impl KeySet {
     /// Checks a request's key and removes it: that of `X-Api-Key` if the request has this field, else that of
-    /// `Authorization: Bearer`.
-    pub(crate) fn admit(&self, headers: &mut HeaderMap) -> Result<(), KeyError> {
+    /// `Authorization: Bearer`. Returns the digest of the key.
+    pub(crate) fn admit(&self, headers: &mut HeaderMap) -> Result<Digest, KeyError> {
         let mut values = headers.get_all(&X_API_KEY).iter();
         let (field, key) = match (values.next(), values.next()) {
             (Some(key), None) => (X_API_KEY, key.as_bytes()),
             (Some(_), Some(_)) => return Err(KeyError::Unknown),
             (None, _) => (AUTHORIZATION, bearer(headers).ok_or(KeyError::Missing)?),
         };
-        if !self.has(key) {
+        let given = Digest::of(key);
+        if !self.has(&given) {
             return Err(KeyError::Unknown);
         }
         headers.remove(field);
-        Ok(())
+        Ok(given)
     }
 
     /// Compares with every digest, whichever matches.
-    fn has(&self, key: &[u8]) -> bool {
-        let given = Digest::of(key);
-        self.digests.iter().fold(false, |found, digest| black_box(found | digest.is(&given)))
+    fn has(&self, given: &Digest) -> bool {
+        self.digests.iter().fold(false, |found, digest| black_box(found | digest.is(given)))
     }
 }
 

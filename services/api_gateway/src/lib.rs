@@ -9,15 +9,18 @@ mod affinity;
 mod along;
 mod backends;
 mod checks;
+mod compression;
 mod edits;
 mod explain;
 mod gateway;
+mod gateways;
 mod host;
 mod inherit;
 mod keys;
 mod listeners;
 mod live;
 mod measured;
+mod misdirected;
 mod openapi;
 mod path;
 mod places;
@@ -39,15 +42,16 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use plugin::{
-    CertificateFiles, Plugin, Prepared, SettingsError, SettingsMistake, check_settings, settings_schema,
+    CertificateFiles, ClientAuth, Plugin, Prepared, SettingsError, SettingsMistake, check_settings,
+    settings_schema,
 };
 use types::{ServiceType, Sharding};
 
 pub use settings::{
-    AccessLogSettings, AffinitySettings, AnswerSettings, Backend, BalanceSettings, Certificate, HeaderEdits,
-    HttpProtocol, KeySettings, ListenAddress, Listener, ListenerTls, LogFormat, QueryLog, RateBy,
-    RateSettings, RedirectSettings, RetrySettings, RewriteSettings, Route, RouteLimits, SchemeSettings,
-    Services, Settings, Size, SizeError, Slashes, TimeoutSettings,
+    AccessLogSettings, AffinitySettings, AnswerSettings, Backend, BalanceSettings, Certificate,
+    ClientCertificates, HeaderEdits, HttpProtocol, KeySettings, ListenAddress, Listener, ListenerTls,
+    LogFormat, QueryLog, RateBy, RateSettings, RedirectSettings, RetryOn, RetrySettings, RewriteSettings,
+    Route, RouteLimits, SchemeSettings, Services, Settings, Size, SizeError, Slashes, TimeoutSettings,
 };
 
 /// The service type `api_gateway`.
@@ -86,7 +90,7 @@ impl Plugin for ApiGateway {
     fn check_files(&self, settings: &serde_json::Value) -> Vec<SettingsMistake> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        settings::certificate_warnings(settings, now, CertificateFiles::facts)
+        settings::certificate_warnings(settings, now, CertificateFiles::facts, ClientAuth::check)
     }
 
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {

@@ -179,7 +179,7 @@ fn served_with(
 /// The TLS of a listener: its certificates are read.
 pub(crate) async fn tls_of(plan: &ListenerPlan) -> Result<Tls, ServiceError> {
     let alpn = alpn(plan.http1, plan.http2);
-    Tls::open(&plan.name, plan.certificates.clone(), &alpn).await
+    Tls::open(&plan.name, plan.certificates.clone(), plan.client_auth.clone(), &alpn).await
 }
 
 /// The listeners of a gateway.

@@ -81,5 +81,6 @@ fn reason(error: &RouteBodyError) -> Reason {
         RouteBodyError::Broken(MeshBodyError::Broken(_)) => UPSTREAM_RESET,
         RouteBodyError::Broken(MeshBodyError::Idle(_) | MeshBodyError::DeadlinePassed)
         | RouteBodyError::TooLong(_) => UPSTREAM_TIMEOUT,
+        RouteBodyError::NotCompressed(_) => Reason::Borrowed("not_compressed"),
     }
 }

@@ -34,6 +34,14 @@ fn routes() -> Value {
             "answer": object("A fixed answer", json!({ "status": number("The status") })),
         }),
     );
+    let retry = object(
+        "Which failed requests are sent again; absent if the settings do not say so",
+        json!({
+            "attempts": number("How often a request may be sent in all"),
+            "on": { "type": "array", "items": { "type": "string", "enum": ["connect", "reset"] }, "description": "Failures without an answer" },
+            "codes": { "type": "array", "items": { "type": "integer" }, "description": "Statuses of answers" },
+        }),
+    );
     let route = json!({
         "type": "object",
         "description": "A route under one of its hosts",
@@ -53,6 +61,8 @@ fn routes() -> Value {
             "affinity": text("What requests to the same member or address have in common: `client`, or a cookie or header and its name"),
             "limits": limits,
             "keys": text("The name of the API keys that it needs"),
+            "retry": retry,
+            "compress": { "type": "boolean", "description": "Whether answers are compressed for clients that accept it; absent if not" },
         },
     });
     let passed = json!({ "type": "array", "description": "The routes before it in the order", "items": {

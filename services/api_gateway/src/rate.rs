@@ -2,7 +2,8 @@
 //!
 //! A client's state is one time: when its bucket is empty again. The table has sets of four slots. A key hashes to one
 //! set; when that is full, the slot that empties first goes out, so clients that make up keys cost no memory, and at most
-//! loosen the limit of others. Keys are hashed with a random seed. Each gateway counts alone.
+//! loosen the limit of others. Keys are hashed with a random seed. Each gateway counts alone; of a limit that they share, each
+//! allows its part.
 //!
 //! The table has no locks, since all cores share it. Of two cores that take from one bucket at once, one takes again. Of two
 //! that meet a new key at once, each may begin a bucket, so that one request too many passes; then the first one counts.
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 use tokio::time::Instant;
+
+use crate::keys::Digest;
 
 /// The number of slots of a table.
 const SLOTS: usize = 1 << 16;
@@ -30,6 +33,8 @@ pub(crate) enum By {
     Route,
     /// Those with the same value of a header; those without it share a bucket.
     Header(HeaderName),
+    /// Those with the same API key.
+    Key,
 }
 
 /// A rate: a request costs one `interval`, and `burst` requests may come at once.
@@ -37,8 +42,31 @@ pub(crate) enum By {
 pub(crate) struct Rate {
     /// In nanoseconds, at least 1.
     interval: u64,
+    /// At least 1.
+    burst: u64,
     /// How far ahead of the time a bucket may be when a request comes, in nanoseconds.
     tolerance: u64,
+}
+
+/// How many gateways share the limits of a service, this one included. It changes as they come and go.
+#[derive(Debug)]
+pub(crate) struct Gateways(AtomicU64);
+
+impl Default for Gateways {
+    fn default() -> Self {
+        Self(AtomicU64::new(1))
+    }
+}
+
+impl Gateways {
+    /// Sets how many serve; this one counts even while it does not.
+    pub(crate) fn set(&self, serving: usize) {
+        self.0.store((serving as u64).max(1), Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The rate limit of a route.
@@ -46,6 +74,8 @@ pub(crate) struct Rate {
 pub(crate) struct RateLimit {
     rate: Rate,
     by: By,
+    /// Those that it is shared with; `None` if this gateway allows all of it.
+    shared: Option<Arc<Gateways>>,
     /// The limit as settings have it: `100 requests per 1s, burst 200, by client`.
     shown: String,
     /// Tells routes apart: their keys hash to different buckets.
@@ -97,6 +127,8 @@ pub(crate) enum Key<'a> {
     /// The first 64 bits of an address.
     V6([u8; 8]),
     Header(Option<&'a [u8]>),
+    /// That of an API key.
+    Admitted(&'a Digest),
     /// The one bucket of a route, or of clients whose address is not known.
     All,
 }
@@ -106,8 +138,20 @@ impl Rate {
     pub(crate) fn new(requests: u64, per: Duration, burst: u64) -> Self {
         let per = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
         // Rounded up, so that there are never more than were allowed.
-        let interval = per.div_ceil(requests.max(1)).max(1);
-        Self { interval, tolerance: interval.saturating_mul(burst.saturating_sub(1)) }
+        Self::spaced(per.div_ceil(requests.max(1)).max(1), burst.max(1))
+    }
+
+    fn spaced(interval: u64, burst: u64) -> Self {
+        Self { interval, burst, tolerance: interval.saturating_mul(burst - 1) }
+    }
+
+    /// The part of it that each of several gateways allows. Together they allow no more than one would, except that each one
+    /// allows a single request at once.
+    fn part_of(self, gateways: u64) -> Self {
+        match gateways {
+            0 | 1 => self,
+            more => Self::spaced(self.interval.saturating_mul(more), (self.burst / more).max(1)),
+        }
     }
 
     /// Takes one request from a bucket that is empty again at `full_until`. Returns the new time, or how long to wait.
@@ -171,7 +215,20 @@ impl Set {
 impl RateLimit {
     /// An unused limit of a route.
     pub(crate) fn new(rate: Rate, by: By, shown: String, buckets: &Arc<Buckets>) -> Self {
-        Self { rate, by, shown, route: buckets.number(), own: Arc::default(), buckets: Arc::clone(buckets) }
+        let (route, buckets) = (buckets.number(), Arc::clone(buckets));
+        Self { rate, by, shared: None, shown, route, own: Arc::default(), buckets }
+    }
+
+    /// The same limit for all gateways of the service together.
+    pub(crate) fn shared(self) -> Self {
+        Self { shared: Some(Arc::default()), ..self }
+    }
+
+    /// Shares it with these gateways, if it is to be shared.
+    pub(crate) fn share_with(&mut self, gateways: &Arc<Gateways>) {
+        if self.shared.is_some() {
+            self.shared = Some(Arc::clone(gateways));
+        }
     }
 
     pub(crate) fn buckets(&self) -> &Arc<Buckets> {
@@ -194,8 +251,13 @@ impl RateLimit {
         &self.by
     }
 
-    pub(crate) fn shown(&self) -> &str {
-        &self.shown
+    /// The limit, and what part of it this gateway allows.
+    pub(crate) fn shown(&self) -> String {
+        match self.shared.as_ref().map(|gateways| gateways.count()) {
+            None => self.shown.clone(),
+            Some(1) => format!("{}, shared by 1 gateway", self.shown),
+            Some(count) => format!("{}, shared by {count} gateways", self.shown),
+        }
     }
 
     /// Takes one request. Returns how long to wait if the key's requests are used up.
@@ -204,11 +266,12 @@ impl RateLimit {
         // Nanoseconds of a u64 last for 584 years. From 1 on, since 0 is a free slot.
         let now = u64::try_from(now.saturating_duration_since(*start).as_nanos()).unwrap_or(u64::MAX);
         let now = now.saturating_add(1);
+        let rate = self.shared.as_ref().map_or(self.rate, |gateways| self.rate.part_of(gateways.count()));
         let taken = match self.by {
-            By::Route => self.own.take(self.rate, now),
-            By::Client | By::Header(_) => {
+            By::Route => self.own.take(rate, now),
+            By::Client | By::Header(_) | By::Key => {
                 let hash = hasher.hash_one((self.route, key));
-                self.buckets.set(hash).take(hash, self.rate, now)
+                self.buckets.set(hash).take(hash, rate, now)
             }
         };
         taken.map_err(Duration::from_nanos)
@@ -288,6 +351,35 @@ mod tests {
         });
         assert_eq!(sums.iter().map(|[by_client, _]| by_client).sum::<usize>(), 4_999);
         assert_eq!(sums.iter().map(|[_, own]| own).sum::<usize>(), 5_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gateways_that_share_a_limit_allow_their_parts_of_it() {
+        let gateways = Arc::<Gateways>::default();
+        let rate = Rate::new(60, Duration::from_secs(60), 10);
+        let limit = || {
+            let mut limit = RateLimit::new(rate, By::Route, "60".to_owned(), &Arc::default()).shared();
+            limit.share_with(&gateways);
+            limit
+        };
+        let burst = |limit: &RateLimit, now| (0..100).filter(|_| limit.take(Key::All, now).is_ok()).count();
+        let (now, changing) = (Instant::now(), limit());
+        for (count, at_once) in [(0, 10), (1, 10), (2, 5), (3, 3), (10, 1), (11, 1), (1_000, 1)] {
+            gateways.set(count);
+            assert_eq!(burst(&limit(), now), at_once, "{count}");
+        }
+        gateways.set(2);
+        assert_eq!(burst(&changing, now), 5);
+        assert_eq!(burst(&changing, now + Duration::from_secs(4)), 2, "one in two seconds");
+        gateways.set(1);
+        assert_eq!(burst(&changing, now + Duration::from_secs(4)), 0, "its part is used up all the same");
+        assert_eq!(burst(&changing, now + Duration::from_secs(14)), 10, "and grows as fast as that of one");
+        assert_eq!(changing.shown(), "60, shared by 1 gateway");
+        gateways.set(3);
+        assert_eq!(changing.shown(), "60, shared by 3 gateways");
+        let mut alone = RateLimit::new(rate, By::Route, "60".to_owned(), &Arc::default());
+        alone.share_with(&gateways);
+        assert_eq!((burst(&alone, now), alone.shown().as_str()), (10, "60"), "it is not shared");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use plugin::RefusalReason;
 pub(crate) fn refusal_of(code: &str) -> Option<RefusalReason> {
     Some(match code {
         "bad-path" | "bad-target" | "target-too-long" => RefusalReason::Path,
-        "foreign-host" | "foreign-page" => RefusalReason::Host,
+        "foreign-host" | "foreign-page" | "misdirected-request" => RefusalReason::Host,
         "body-too-large" => RefusalReason::BodySize,
         "malformed-body" => RefusalReason::Malformed,
         "rate-limited" => RefusalReason::Rate,

@@ -144,7 +144,9 @@ impl GatewayService {
                 }
             }
         }
-        let parts = Parts { table, mesh, hosts, arrivals };
+        let tls = running.iter().filter_map(|one| one.tls.clone());
+        let tls = tls.chain(opened.iter().filter_map(|opened| opened.tls().cloned())).collect();
+        let parts = Parts { table, mesh, hosts, arrivals, tls };
         self.live.replace(self.state(parts, Some(&now)));
         for continued in running.iter() {
             continued.apply(&self.cx, &self.live, &self.access_log);
@@ -175,6 +177,7 @@ pub(crate) struct Parts {
     pub(crate) mesh: mesh::Mesh,
     pub(crate) hosts: plugin::http::Hosts,
     pub(crate) arrivals: Vec<Arc<Arrival>>,
+    pub(crate) tls: Vec<Tls>,
 }
 
 /// The TLS of a listener that continues an old one.
@@ -184,7 +187,7 @@ async fn next_tls(old: &ListenerPlan, tls: Option<Tls>, new: &ListenerPlan) -> R
     }
     match tls.filter(|_| (old.http1, old.http2) == (new.http1, new.http2)) {
         Some(tls) => {
-            let read = tls.read(new.certificates.clone()).await;
+            let read = tls.read(new.certificates.clone(), new.client_auth.clone()).await;
             read.map(|read| NextTls::Kept(tls, read)).map_err(|why| unreadable(new, &why))
         }
         // It offers the protocols by ALPN, so other protocols need another one.
@@ -200,5 +203,5 @@ async fn next_tls(old: &ListenerPlan, tls: Option<Tls>, new: &ListenerPlan) -> R
 
 fn unreadable(listener: &ListenerPlan, why: &str) -> ServiceError {
     ServiceError::unavailable(format!("listener `{}` has no usable certificate: {why}", listener.name))
-        .hint("put the certificate and its key there; it is tried again from time to time")
+        .hint("correct the file or its path; it is tried again from time to time")
 }

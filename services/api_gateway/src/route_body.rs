@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use mesh::{MeshBody, MeshBodyError};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::compression::{CompressedBody, EncodeError, Encoder};
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request's body that ends with an error once it has more bytes than it may have. Nothing of it is kept.
@@ -97,6 +99,8 @@ enum Content {
     Forwarded(MeshBody),
     /// The gateway's own.
     Fixed(Bytes),
+    /// Either of the others.
+    Compressed(Box<CompressedBody<RouteBody>>),
 }
 
 /// Why the body of an answer ended early.
@@ -107,6 +111,8 @@ pub(crate) enum RouteBodyError {
     /// Raise the limit, or find out why the answer is slow.
     #[error("the exchange took longer than {0:?}")]
     TooLong(Duration),
+    #[error(transparent)]
+    NotCompressed(#[from] EncodeError),
 }
 
 impl RouteBody {
@@ -121,6 +127,11 @@ impl RouteBody {
     /// The gateway's own body.
     pub(crate) fn fixed(body: Bytes) -> Self {
         Self { content: Content::Fixed(body), deadline: None }
+    }
+
+    /// The same body, compressed while it is read.
+    pub(crate) fn compressed(self, encoder: Encoder) -> Self {
+        Self { content: Content::Compressed(Box::new(CompressedBody::new(self, encoder))), deadline: None }
     }
 }
 
@@ -139,6 +150,7 @@ impl Body for RouteBody {
                 let bytes = std::mem::take(bytes);
                 return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
             }
+            Content::Compressed(body) => return Pin::new(&mut **body).poll_frame(cx),
         };
         if let Some((deadline, limit)) = &mut this.deadline
             && deadline.as_mut().poll(cx).is_ready()
@@ -152,6 +164,7 @@ impl Body for RouteBody {
         match &self.content {
             Content::Forwarded(body) => body.is_end_stream(),
             Content::Fixed(bytes) => bytes.is_empty(),
+            Content::Compressed(body) => body.is_end_stream(),
         }
     }
 
@@ -159,6 +172,7 @@ impl Body for RouteBody {
         match &self.content {
             Content::Forwarded(body) => body.size_hint(),
             Content::Fixed(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Compressed(body) => body.size_hint(),
         }
     }
 }

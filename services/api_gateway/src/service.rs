@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use crate::checks::Checks;
 use crate::gateway::Gateway;
+use crate::gateways;
 use crate::listeners::{self, Listeners};
 use crate::live::Live;
 use crate::probes::Probes;
+use crate::rate::Gateways;
 use crate::reload::Parts;
 use crate::routes;
 use crate::settings::Plan;
@@ -32,6 +34,8 @@ pub(crate) struct GatewayService {
     pub(crate) listeners: Listeners,
     /// What is counted of requests, whatever the settings are.
     traffic: Arc<Traffic>,
+    /// Those that share the rate limits of its routes.
+    gateways: Arc<Gateways>,
     pub(crate) access_log: AccessLog,
 }
 
@@ -49,12 +53,14 @@ impl Prepared for Plan {
             live: Live::default(),
             listeners: Listeners::default(),
             traffic: Traffic::new(&cx.metrics),
+            gateways: gateways::count(&cx),
             access_log: AccessLog::start(&cx, access_log),
             cx,
         };
         let arrivals = opened.iter().map(|opened| Arc::clone(opened.arrival())).collect();
+        let tls = opened.iter().filter_map(|opened| opened.tls().cloned()).collect();
         // Before the first connection.
-        service.live.replace(service.state(Parts { table, mesh, hosts, arrivals }, None));
+        service.live.replace(service.state(Parts { table, mesh, hosts, arrivals, tls }, None));
         service.live.declare(&service.cx.metrics);
         let (cx, log) = (&service.cx, &service.access_log);
         service.listeners = Listeners::serve(cx, opened, &service.live, log, service.listeners);
@@ -65,7 +71,10 @@ impl Prepared for Plan {
 impl GatewayService {
     /// A new state, whose probes and checks know what those of the state before it know, and end those.
     pub(crate) fn state(&self, parts: Parts, before: Option<&Gateway>) -> Gateway {
-        let Parts { table, mesh, hosts, arrivals } = parts;
+        let Parts { mut table, mesh, hosts, arrivals, tls } = parts;
+        for rate in table.ways_mut().iter_mut().filter_map(|way| way.rate.as_mut()) {
+            rate.share_with(&self.gateways);
+        }
         let mut probes = Probes::new(&table, mesh.limits().connect);
         if let Some(before) = before {
             // Both would tell the same addresses what they have found.
@@ -99,6 +108,7 @@ impl GatewayService {
             probes,
             checks,
             arrivals,
+            tls,
             probing: stopping,
         }
     }

@@ -6,6 +6,7 @@ mod check;
 mod files;
 mod headers;
 mod listener;
+mod retry;
 mod route;
 mod size;
 mod target;
@@ -26,10 +27,13 @@ pub use self::balance::{AffinitySettings, BalanceSettings};
 pub(crate) use self::certificates::warnings as certificate_warnings;
 pub(crate) use self::files::resolve_files;
 pub(crate) use self::listener::ListenerPlan;
-pub use self::listener::{Certificate, HttpProtocol, ListenAddress, Listener, ListenerTls};
+pub use self::listener::{
+    Certificate, ClientCertificates, HttpProtocol, ListenAddress, Listener, ListenerTls,
+};
+pub use self::retry::{RetryOn, RetrySettings};
 pub use self::route::{
-    AnswerSettings, Backend, HeaderEdits, RateBy, RateSettings, RedirectSettings, RetrySettings,
-    RewriteSettings, Route, RouteLimits, SchemeSettings, Slashes, TimeoutSettings,
+    AnswerSettings, Backend, HeaderEdits, RateBy, RateSettings, RedirectSettings, RewriteSettings, Route,
+    RouteLimits, SchemeSettings, Slashes, TimeoutSettings,
 };
 pub use self::size::{Size, SizeError};
 use crate::table::RouteTable;

@@ -49,13 +49,14 @@ pub(crate) struct Way {
     pub(crate) places: Option<Arc<Places>>,
     pub(crate) rate: Option<RateLimit>,
     pub(crate) timeouts: Timeouts,
-    /// How often a request may be sent, if not as often as the mesh does.
-    pub(crate) attempts: Option<u32>,
+    pub(crate) retries: Retries,
     /// How one of the members or addresses is chosen.
     pub(crate) choice: Choice,
     /// How its addresses are checked, if they are.
     pub(crate) check: Option<Checking>,
     pub(crate) keys: Option<Arc<KeySet>>,
+    /// Whether answers are compressed for clients that accept it.
+    pub(crate) compresses: bool,
 }
 
 /// The destination of a route.
@@ -89,6 +90,25 @@ pub(crate) struct Timeouts {
     pub(crate) idle: Option<Duration>,
     /// For the whole exchange; never 0.
     pub(crate) total: Option<Duration>,
+}
+
+/// Which failed requests of a route are sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Retries {
+    /// How often a request may be sent, if not as often as the mesh does.
+    pub(crate) attempts: Option<u32>,
+    /// If no connection can be opened.
+    pub(crate) connect: bool,
+    /// If the connection ends before the answer.
+    pub(crate) reset: bool,
+    /// If the answer has one of these.
+    pub(crate) codes: Vec<StatusCode>,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { attempts: None, connect: true, reset: true, codes: Vec::new() }
+    }
 }
 
 /// All routes.
@@ -253,10 +273,11 @@ impl Way {
             places: None,
             rate: None,
             timeouts: Timeouts::default(),
-            attempts: None,
+            retries: Retries::default(),
             choice: Choice::default(),
             check: None,
             keys: None,
+            compresses: false,
         }
     }
 }

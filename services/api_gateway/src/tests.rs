@@ -31,12 +31,16 @@ mod affinity;
 mod along;
 mod backends;
 mod checks;
+mod client_certificates;
+mod compression;
 mod described;
 mod grpc;
 mod http2;
 mod listeners;
+mod misdirected;
 mod raw;
 mod reload;
+mod retry;
 mod seen;
 mod tls;
 

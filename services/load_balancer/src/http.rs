@@ -286,8 +286,13 @@ async fn pass_on(
     wait.end();
     exchange.permit = Some((permit, listener.lasting.meters.forwarded()));
 
-    let scheme = if parts.extensions.get::<TlsSession>().is_some() { "https" } else { "http" };
-    head::add(&mut parts.headers, &Added { peer, scheme, host: host.as_deref(), prefix: "", id });
+    let session = parts.extensions.get::<TlsSession>();
+    let scheme = if session.is_some() { "https" } else { "http" };
+    let client = session.and_then(|session| session.client.as_ref());
+    let client_certificate = client.map(|client| client.header());
+    let host_asked = host.as_deref();
+    let added = Added { peer, scheme, host: host_asked, prefix: "", id, client_certificate };
+    head::add(&mut parts.headers, &added);
     let trail = exchange.trail();
     let mut options = Options {
         balance: balance(listener.forward.balance, front, key),

@@ -114,7 +114,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use plugin::access_log::resolve_access_log;
 use plugin::http_listener::resolve_certificates;
 use plugin::{
-    CertificateFiles, Plugin, Prepared, SettingsError, SettingsMistake, check_settings, resolve_path,
+    CertificateFiles, ClientAuth, Plugin, Prepared, SettingsError, SettingsMistake, check_settings, resolve_path,
     settings_schema,
 };
 use types::{ServiceType, Sharding};
@@ -166,7 +166,9 @@ impl Plugin for LoadBalancer {
         let mut warnings = Vec::new();
         for (at, listener) in settings.listeners.iter().enumerate() {
             if let Some(tls) = &listener.tls {
-                let pointer = format!("/listeners/{at}/tls/certificates");
+                let pointer = format!("/listeners/{at}/tls");
+                tls.client_warnings(&pointer, &ClientAuth::check, &mut warnings);
+                let pointer = format!("{pointer}/certificates");
                 let _ = tls.warnings(&pointer, now, &CertificateFiles::facts, &mut warnings);
             }
         }

@@ -59,7 +59,7 @@ pub(crate) fn scheme(plan: &ListenerPlan) -> &'static str {
 
 /// The TLS of a listener: its certificates are read.
 pub(crate) async fn tls_of(name: &str, http: &HttpPlan) -> Result<Tls, ServiceError> {
-    Tls::open(name, http.certificates.clone(), &alpn(http.http1, http.http2)).await
+    Tls::open(name, http.certificates.clone(), http.client_auth.clone(), &alpn(http.http1, http.http2)).await
 }
 
 /// A listener that is served.

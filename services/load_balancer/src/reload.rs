@@ -170,7 +170,7 @@ async fn next_tls(
     let Some(http) = new.http.as_ref().filter(|http| http.is_tls()) else { return Ok(NextTls::None) };
     match tls.filter(|_| spoken == Some((http.http1, http.http2))) {
         Some(tls) => {
-            let read = tls.read(http.certificates.clone()).await;
+            let read = tls.read(http.certificates.clone(), http.client_auth.clone()).await;
             read.map(|read| NextTls::Kept(tls, read)).map_err(|why| unreadable(new, &why))
         }
         // It offers the protocols by ALPN, so other protocols need another one.

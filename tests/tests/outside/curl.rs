@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::ensure;
 
-use crate::front::{Front, HOST, authority};
+use crate::front::{Front, HOST, LINE, authority, testdata};
 use crate::tool::{has, run};
 
 /// Options of every call: no progress, an error for 4xx and 5xx, the answer's head before its body.
@@ -53,6 +53,57 @@ async fn curl_reads_and_writes_over_every_protocol() -> anyhow::Result<()> {
                 body.len()
             );
         }
+    }
+    front.machine.ctl(&["down"]).await?.exits(0)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn curl_asks_for_compressed_answers_and_reads_them() -> anyhow::Result<()> {
+    if !has("curl", "--version", "curl").await? {
+        return Ok(());
+    }
+    let front = Front::start().await?;
+    let url = format!("http://{}/lines/2000", front.address("plain")?);
+    for protocol in ["--http1.1", "--http2-prior-knowledge"] {
+        for (accepted, coding) in [
+            (&["--compressed"][..], Some("content-encoding: ")),
+            (&["--compressed", "-H", "Accept-Encoding: gzip"], Some("content-encoding: gzip\r\n")),
+            (&["-H", "Accept-Encoding: identity"], None),
+        ] {
+            let shown = curl(&[&[protocol], accepted, &[&url]].concat()).await?;
+            let (head, body) = shown.split_once("\r\n\r\n").unwrap_or((&shown, ""));
+            ensure!(body == LINE.repeat(2000), "{head}\n{} bytes", body.len());
+            let head = format!("{head}\r\n");
+            ensure!(head.contains("content-encoding: ") == coding.is_some(), "{head}");
+            ensure!(coding.is_none_or(|coding| head.contains(coding)), "{head}");
+            ensure!(head.contains("vary: accept-encoding"), "{head}");
+        }
+    }
+    front.machine.ctl(&["down"]).await?.exits(0)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn curl_identifies_itself_with_a_certificate() -> anyhow::Result<()> {
+    if !has("curl", "--version", "curl").await? {
+        return Ok(());
+    }
+    let front = Front::start().await?;
+    let (port, ca) = (front.port("clients")?, authority());
+    let (url, resolve) = (format!("https://{HOST}:{port}/x"), format!("{HOST}:{port}:127.0.0.1"));
+    let identity = |name: &str| [testdata(&format!("{name}.crt")), testdata(&format!("{name}.key"))];
+    for version in [&["--tlsv1.3"][..], &["--tls-max", "1.2"]] {
+        let to = [version, &["--cacert", &ca, "--resolve", &resolve, &url]].concat();
+        let [cert, key] = identity("client");
+        let shown = curl(&[&["--cert", &cert, "--key", &key], &to[..]].concat()).await?;
+        ensure!(shown.contains("echo-x-forwarded-client-cert: Hash=8fb19480206f1c55"), "{shown}");
+        ensure!(shown.contains("OU=Billing+UID=u7,O=Shop\\, Inc.,C=DE\""), "{shown}");
+        let [cert, key] = identity("client-2");
+        let other = curl(&[&["--cert", &cert, "--key", &key], &to[..]].concat()).await;
+        ensure!(other.is_err(), "a certificate of another CA was accepted: {other:?}");
+        let without = curl(&to).await;
+        ensure!(without.is_err(), "a client without a certificate was accepted: {without:?}");
     }
     front.machine.ctl(&["down"]).await?.exits(0)?;
     Ok(())

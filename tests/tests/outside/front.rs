@@ -1,10 +1,12 @@
-//! The real agent with a gateway that has a plain listener, one with TLS and one with the PROXY protocol.
+//! The real agent with a gateway that has a plain listener, one with TLS, one for clients with certificates and one with the
+//! PROXY protocol.
 
 use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request};
-use axum::response::Response;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use e2e::{Machine, eventually, repository};
 use serde_json::Value;
@@ -14,7 +16,8 @@ use tokio::task::JoinSet;
 /// The host name in the certificate of the listener with TLS.
 pub(crate) const HOST: &str = "shop.example";
 
-/// A gateway in front of a server that sends `N` bytes for `/bytes/N`, and everything else back.
+/// A gateway in front of a server that sends `N` bytes for `/bytes/N`, `N` lines for `/lines/N`, which the gateway may compress,
+/// and everything else back.
 pub(crate) struct Front {
     /// Ended when this is dropped.
     pub(crate) machine: Machine,
@@ -27,7 +30,8 @@ impl Front {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let to = format!("http://{}", listener.local_addr()?);
         let mut upstream = JoinSet::new();
-        let routes = Router::new().route("/bytes/{count}", get(bytes)).fallback(echo);
+        let routes = Router::new().route("/bytes/{count}", get(bytes)).route("/lines/{count}", get(lines));
+        let routes = routes.fallback(echo);
         upstream.spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
         Self::before(&to, upstream).await
     }
@@ -35,12 +39,8 @@ impl Front {
     /// In front of another server.
     pub(crate) async fn before(to: &str, upstream: JoinSet<()>) -> anyhow::Result<Self> {
         let machine = Machine::new()?;
-        let tls = repository().join("crates/plugin/src/tls/testdata");
-        let certificate = format!(
-            "{{cert: '{}', key: '{}'}}",
-            tls.join("shop.crt").display(),
-            tls.join("shop.key").display()
-        );
+        let (cert, key, ca) = (testdata("shop.crt"), testdata("shop.key"), testdata("client-ca.crt"));
+        let certificate = format!("{{cert: '{cert}', key: '{key}'}}");
         let manifest = machine.manifest(&format!(
             "\
 services:
@@ -49,8 +49,11 @@ services:
       listeners:
         - {{name: plain, address: '127.0.0.1:0'}}
         - {{name: web, address: '127.0.0.1:0', tls: {{certificates: [{certificate}]}}}}
+        - {{name: clients, address: '127.0.0.1:0', tls: {{certificates: [{certificate}], client_ca: '{ca}'}}}}
         - {{name: proxied, address: '127.0.0.1:0', proxy_protocol: true, trust: ['127.0.0.0/8']}}
-      routes: [{{prefix: /, to: ['{to}']}}]
+      routes:
+        - {{prefix: /, to: ['{to}']}}
+        - {{prefix: /lines, to: ['{to}'], strip_prefix: false, compress: true}}
 nodes:
   - {{id: gateway, service: api_gateway}}
 "
@@ -59,7 +62,7 @@ nodes:
         let members = eventually("the gateway listens", || async {
             let shown = machine.ctl(&["members", "-o", "json"]).await.ok()?.json().ok()?;
             let endpoints = shown["members"][0]["state"]["endpoints"].clone();
-            (endpoints.as_object()?.len() == 3).then_some(endpoints)
+            (endpoints.as_object()?.len() == 4).then_some(endpoints)
         })
         .await?;
         Ok(Self { machine, members, _upstream: upstream })
@@ -79,7 +82,19 @@ nodes:
 
 /// The certificate of the authority that signed the gateway's.
 pub(crate) fn authority() -> String {
-    repository().join("crates/plugin/src/tls/testdata/ca.crt").display().to_string()
+    testdata("ca.crt")
+}
+
+/// The path of a test certificate or key.
+pub(crate) fn testdata(name: &str) -> String {
+    repository().join("crates/plugin/src/tls/testdata").join(name).display().to_string()
+}
+
+/// The line that `/lines/N` repeats.
+pub(crate) const LINE: &str = "a line that repeats itself\n";
+
+async fn lines(Path(count): Path<usize>) -> Response {
+    ([(CONTENT_TYPE, "text/plain")], LINE.repeat(count)).into_response()
 }
 
 async fn bytes(Path(count): Path<usize>) -> Vec<u8> {
@@ -91,7 +106,7 @@ async fn echo(request: Request) -> Response {
     let (head, body) = request.into_parts();
     let asked = format!("{} {}", head.method, head.uri);
     let mut answer = Response::builder().header("echo-asked", asked);
-    for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"] {
+    for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-client-cert"] {
         if let Some(value) = head.headers.get(name) {
             answer = answer.header(format!("echo-{name}"), value);
         }

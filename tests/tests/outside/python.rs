@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use e2e::repository;
 
-use crate::front::{Front, HOST, authority};
+use crate::front::{Front, HOST, authority, testdata};
 use crate::tool::{is_missing, run};
 
 /// A Python with these modules. If there is none, prints that and returns `None`; on CI that is an error.
@@ -27,8 +27,10 @@ async fn httpx_multiplexes_requests_over_http_2() -> anyhow::Result<()> {
     let Some(python) = python("httpx, h2").await? else { return Ok(()) };
     let front = Front::start().await?;
     let (plain, port) = (format!("http://{}", front.address("plain")?), front.port("web")?);
-    let shown =
-        run(Path::new(&python), &[&script("httpx_client.py"), &plain, HOST, &port, &authority()]).await?;
+    let clients = [front.port("clients")?, testdata("client.crt"), testdata("client.key")];
+    let [clients, cert, key] = &clients;
+    let arguments = [&script("httpx_client.py"), &plain, HOST, &port, &authority(), clients, cert, key];
+    let shown = run(Path::new(&python), &arguments).await?;
     anyhow::ensure!(shown.ends_with("done\n"), "{shown}");
     front.machine.ctl(&["down"]).await?.exits(0)?;
     Ok(())

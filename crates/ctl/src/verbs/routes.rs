@@ -1,6 +1,6 @@
 //! `ctl routes`: the routes of a gateway, and which of them takes a request.
 
-use client::{Client, Route, RouteTest, Routes};
+use client::{Client, Route, RouteRetry, RouteTest, Routes};
 use types::ServiceName;
 
 use crate::complete;
@@ -132,7 +132,7 @@ fn name(route: &Route) -> String {
     route.name.clone().unwrap_or_else(|| route.place.clone())
 }
 
-/// Where it leads, and how the member or address is chosen where that is not the default.
+/// Where it leads, how the member or address is chosen where that is not the default, and whether answers are compressed.
 fn target(route: &Route) -> String {
     let balance = route.balance.as_deref().filter(|balance| !["two_choices", "weights"].contains(balance));
     let how = match (&route.affinity, balance) {
@@ -140,7 +140,8 @@ fn target(route: &Route) -> String {
         (None, Some(balance)) => format!(", {balance}"),
         (None, None) => String::new(),
     };
-    destination(route) + &how
+    let compressed = if route.compress { ", compressed" } else { "" };
+    destination(route) + &how + compressed
 }
 
 fn destination(route: &Route) -> String {
@@ -170,8 +171,21 @@ fn limits(route: &Route) -> String {
     let keys = route.keys.iter().map(|keys| format!("keys {keys}"));
     let body = limits.body.iter().map(|body| format!("body {}", render::bytes(*body)));
     let in_flight = limits.in_flight.iter().map(|number| format!("{number} in flight"));
-    let all: Vec<_> = keys.chain(body).chain(in_flight).chain(limits.rate.clone()).collect();
+    let retry = route.retry.iter().map(retry);
+    let all: Vec<_> = keys.chain(body).chain(in_flight).chain(limits.rate.clone()).chain(retry).collect();
     if all.is_empty() { "-".to_owned() } else { all.join("; ") }
+}
+
+/// `3 attempts, on connect, 502, 503`.
+fn retry(retry: &RouteRetry) -> String {
+    let attempts = retry.attempts.iter().map(|attempts| match attempts {
+        1 => "1 attempt".to_owned(),
+        more => format!("{more} attempts"),
+    });
+    let codes = retry.codes.iter().map(ToString::to_string);
+    let on: Vec<_> = retry.on.iter().cloned().chain(codes).collect();
+    let on = if on.is_empty() { "no retry".to_owned() } else { format!("retry on {}", on.join(", ")) };
+    attempts.chain([on]).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -232,10 +246,23 @@ api        *.shop.example  /api         GET,PUT  service storage  keys partners;
             (json!({"balance": "two_choices"}), "service storage"),
             (json!({"balance": "round_robin"}), "service storage, round_robin"),
             (json!({"affinity": "cookie sid"}), "service storage, affinity by cookie sid"),
+            (json!({"compress": true}), "service storage, compressed"),
         ] {
             let mut value = json!({"place": "/routes/0", "target": {"service": "storage"}, "limits": {}});
             value.as_object_mut().unwrap().extend(how.as_object().unwrap().clone());
             assert_eq!(target(&route(value)), shown);
+        }
+    }
+
+    #[test]
+    fn a_route_with_retries_of_its_own_says_which() {
+        for (retry, shown) in [
+            (json!({"attempts": 1, "on": ["connect", "reset"]}), "1 attempt, retry on connect, reset"),
+            (json!({"on": ["connect"], "codes": [502, 503]}), "retry on connect, 502, 503"),
+            (json!({"on": [], "codes": []}), "no retry"),
+        ] {
+            let route = route(json!({"place": "/routes/0", "target": {}, "limits": {}, "retry": retry}));
+            assert_eq!(limits(&route), shown);
         }
     }
 

@@ -12,6 +12,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// The header with the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static(api::REQUEST_ID);
@@ -32,10 +33,13 @@ pub struct Added<'a> {
     pub prefix: &'a str,
     /// The id of the request.
     pub id: &'a HeaderValue,
+    /// The certificate with which the client has identified itself on this connection.
+    pub client_certificate: Option<&'a HeaderValue>,
 }
 
 /// Adds the fields. Values from a trusted proxy stay: the peer is appended to its addresses and the prefix to its
-/// prefix; its host, scheme and id are kept as those of the client.
+/// prefix; its host, scheme, id and client certificate are kept as those of the client, except that a certificate of its own
+/// replaces the last.
 pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
     if let Some(peer) = added.peer {
         let peer = peer.to_canonical().to_string();
@@ -55,6 +59,9 @@ pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
         set(headers, X_FORWARDED_PREFIX, &whole);
     }
     headers.insert(REQUEST_ID, added.id.clone());
+    if let Some(certificate) = added.client_certificate {
+        headers.insert(X_FORWARDED_CLIENT_CERT, certificate.clone());
+    }
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
@@ -92,7 +99,8 @@ mod tests {
         let mut message = headers(before);
         let id = HeaderValue::from_static("id");
         let peer = peer.parse().ok();
-        let added = Added { peer, scheme: "http", host: Some("shop.example"), prefix, id: &id };
+        let host = Some("shop.example");
+        let added = Added { peer, scheme: "http", host, prefix, id: &id, client_certificate: None };
         add(&mut message, &added);
         lines(&message)
     }
@@ -125,6 +133,19 @@ mod tests {
                 "x-request-id: id",
             ]
         );
+    }
+
+    #[test]
+    fn the_certificate_of_the_connection_replaces_what_a_trusted_proxy_says() {
+        let id = HeaderValue::from_static("id");
+        let own = HeaderValue::from_static("Hash=2");
+        for (client_certificate, expected) in [(None, "Hash=1"), (Some(&own), "Hash=2")] {
+            let mut message = headers(&["x-forwarded-client-cert: Hash=1"]);
+            let added =
+                Added { peer: None, scheme: "https", host: None, prefix: "", id: &id, client_certificate };
+            add(&mut message, &added);
+            assert_eq!(message.get_all(X_FORWARDED_CLIENT_CERT).iter().collect::<Vec<_>>(), [expected]);
+        }
     }
 
     #[test]

@@ -136,6 +136,7 @@ mod tests {
     fn an_untrusted_sender_cannot_send_the_fields_of_a_proxy() {
         let claims = [
             "forwarded: for=1.2.3.4",
+            "x-forwarded-client-cert: Hash=00",
             "x-forwarded-for: 9.9.9.9",
             "x-forwarded-host: evil.example",
             "x-forwarded-port: 1",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::refusal::RefusalReason;
+use crate::tls::HandshakeFailure;
 use crate::{Metrics, Tls};
 
 /// The counts of one listener. Cheap to clone.
@@ -19,6 +20,8 @@ struct Counts {
     tls12: AtomicU64,
     tls13: AtomicU64,
     failed_handshakes: AtomicU64,
+    no_client_certificate: AtomicU64,
+    client_certificate_refused: AtomicU64,
     accept_pauses: AtomicU64,
 }
 
@@ -104,6 +107,8 @@ impl ListenerMeters {
                     ("TLSv1.2", "done", &meters.0.tls12),
                     ("TLSv1.3", "done", &meters.0.tls13),
                     ("unknown", "failed", &meters.0.failed_handshakes),
+                    ("unknown", "no_client_certificate", &meters.0.no_client_certificate),
+                    ("unknown", "client_certificate_refused", &meters.0.client_certificate_refused),
                 ] {
                     let mut labels = with(name, "version", version);
                     labels.push(("result", result.to_owned()));
@@ -157,12 +162,14 @@ impl ListenerMeters {
         load(&self.0.refused[reason as usize])
     }
 
-    /// Counts a handshake by the version that it agreed on; without one, it failed.
-    pub(super) fn handshake(&self, version: Option<&str>) {
-        let count = match version {
-            Some("TLSv1.2") => &self.0.tls12,
-            Some(_) => &self.0.tls13,
-            None => &self.0.failed_handshakes,
+    /// Counts a handshake by the version that it agreed on, or by why it failed.
+    pub(super) fn handshake(&self, result: Result<&str, HandshakeFailure>) {
+        let count = match result {
+            Ok("TLSv1.2") => &self.0.tls12,
+            Ok(_) => &self.0.tls13,
+            Err(HandshakeFailure::NoClientCertificate) => &self.0.no_client_certificate,
+            Err(HandshakeFailure::ClientCertificateRefused) => &self.0.client_certificate_refused,
+            Err(HandshakeFailure::Other) => &self.0.failed_handshakes,
         };
         count.fetch_add(1, Ordering::Relaxed);
     }

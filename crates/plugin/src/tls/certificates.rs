@@ -1,16 +1,9 @@
-//! The certificates of one listener: read from files, chosen by host name, and read again when the files change.
-//!
-//! The files are polled, through symbolic links, by device, inode, time of change and length. Watching them would miss
-//! the replacement of a folder's link, which is how Kubernetes updates secrets, and every change on a network file
-//! system. A pair that can't be used changes nothing: the one before it stays.
+//! The certificates of one listener: read from files, chosen by host name, and read again when the files change. A pair that
+//! can't be used changes nothing: the one before it stays.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::SignatureScheme;
@@ -20,9 +13,7 @@ use tracing::{info, warn};
 
 use super::ListenerName;
 use super::pair::Pair;
-
-/// The largest file that is read, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
+use super::watched::{Change, Files, Watched, read};
 
 /// The files of a certificate and its key, in PEM. The certificates that sign it follow it in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +22,31 @@ pub struct CertificateFiles {
     pub cert: PathBuf,
     /// The file of its private key.
     pub key: PathBuf,
+}
+
+/// The host names in a certificate, in lower case; `*.example.org` is a wildcard. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateNames(Arc<[String]>);
+
+impl CertificateNames {
+    /// Whether one of them is that of a host, which is in lower case. A wildcard stands for one label (RFC 6125, section
+    /// 6.4.3).
+    pub fn cover(&self, host: &str) -> bool {
+        let below = wildcard_of(host);
+        let is_it = |name: &String| name == host || (below.is_some() && name.strip_prefix('*') == below);
+        self.0.iter().any(is_it)
+    }
+}
+
+impl From<Vec<String>> for CertificateNames {
+    fn from(names: Vec<String>) -> Self {
+        Self(names.into())
+    }
+}
+
+/// What follows the first label of a host name, for which a wildcard may stand: `.example.org`.
+fn wildcard_of(host: &str) -> Option<&str> {
+    host.find('.').filter(|dot| *dot > 0).map(|dot| &host[dot..])
 }
 
 /// What a certificate says of itself.
@@ -69,8 +85,8 @@ pub(super) struct CertificateStatus {
 
 /// Certificates that were read, and are not served yet.
 #[derive(Debug)]
-pub struct NewCertificates {
-    watched: Vec<Watched>,
+pub(super) struct ReadCertificates {
+    watched: Vec<Watched<CertificateFiles>>,
     /// How many pairs were not served before.
     loaded: u64,
 }
@@ -88,7 +104,7 @@ pub(super) struct Polled {
 #[derive(Debug)]
 pub(super) struct Certificates {
     listener: ListenerName,
-    watched: Mutex<Vec<Watched>>,
+    watched: Mutex<Vec<Watched<CertificateFiles>>>,
     served: ArcSwap<Served>,
 }
 
@@ -115,7 +131,7 @@ impl Certificates {
                 Change::Failed => {
                     polled.failed += 1;
                     let error = one.trouble.as_deref().unwrap_or_default();
-                    let keeps_old = one.pair.is_some();
+                    let keeps_old = one.parsed.is_some();
                     warn!(listener = self.listener.now(), cert = %one.files.cert.display(),
                         key = %one.files.key.display(), error, keeps_old, "certificate can't be used");
                 }
@@ -128,7 +144,7 @@ impl Certificates {
     }
 
     /// Reads other files; those that are known keep their state. Blocking.
-    pub(super) fn read(&self, files: Vec<CertificateFiles>) -> Result<NewCertificates, String> {
+    pub(super) fn read(&self, files: Vec<CertificateFiles>) -> Result<ReadCertificates, String> {
         let known = self.watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut watched = Vec::new();
         let mut loaded = 0;
@@ -145,11 +161,11 @@ impl Certificates {
             }
             watched.push(one);
         }
-        Ok(NewCertificates { watched, loaded })
+        Ok(ReadCertificates { watched, loaded })
     }
 
     /// Serves what was read. Returns how many pairs are new.
-    pub(super) fn replace(&self, new: NewCertificates) -> u64 {
+    pub(super) fn replace(&self, new: ReadCertificates) -> u64 {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         *watched = new.watched;
         self.served.store(Arc::new(Served::new(&watched)));
@@ -165,6 +181,12 @@ impl Certificates {
     pub(super) fn statuses(&self) -> Vec<CertificateStatus> {
         self.served.load().statuses.clone()
     }
+
+    /// The names of the certificate that a client gets who asks for a host; `None` if that is the default one, which is served
+    /// for want of a better one.
+    pub(super) fn names_for(&self, host: &str) -> Option<CertificateNames> {
+        self.served.load().named(host).map(|named| named.names.clone())
+    }
 }
 
 impl ResolvesServerCert for Certificates {
@@ -177,139 +199,80 @@ impl ResolvesServerCert for Certificates {
 #[derive(Debug, Default)]
 struct Served {
     /// By host name. For a wildcard, `*.example.org` is under `.example.org`.
-    by_name: BTreeMap<String, Vec<Arc<CertifiedKey>>>,
+    by_name: BTreeMap<String, Named>,
     /// The first pair.
     default: Option<Arc<CertifiedKey>>,
     statuses: Vec<CertificateStatus>,
 }
 
+/// The pairs for a host name.
+#[derive(Debug)]
+struct Named {
+    keys: Vec<Arc<CertifiedKey>>,
+    /// All names of these.
+    names: CertificateNames,
+}
+
 impl Served {
-    fn new(watched: &[Watched]) -> Self {
-        let mut by_name: BTreeMap<String, Vec<_>> = BTreeMap::new();
-        for pair in watched.iter().filter_map(|one| one.pair.as_ref()) {
+    fn new(watched: &[Watched<CertificateFiles>]) -> Self {
+        let mut by_name: BTreeMap<String, Named> = BTreeMap::new();
+        for pair in watched.iter().filter_map(|one| one.parsed.as_ref()) {
+            let names = CertificateNames::from(pair.names.clone());
             for name in &pair.names {
                 let name = name.strip_prefix('*').unwrap_or(name);
-                by_name.entry(name.to_owned()).or_default().push(Arc::clone(&pair.key));
+                let named = by_name
+                    .entry(name.to_owned())
+                    .or_insert_with(|| Named { keys: Vec::new(), names: names.clone() });
+                if !named.keys.is_empty() && named.names != names {
+                    named.names = [&named.names.0[..], &names.0].concat().into();
+                }
+                named.keys.push(Arc::clone(&pair.key));
             }
         }
-        let default = watched.first().and_then(|one| one.pair.as_ref()).map(|pair| Arc::clone(&pair.key));
+        let default = watched.first().and_then(|one| one.parsed.as_ref()).map(|pair| Arc::clone(&pair.key));
         Self { by_name, default, statuses: watched.iter().map(Watched::status).collect() }
     }
 
     /// The certificate for a name: one with exactly this name, else one with a wildcard for it, else the first of all.
     /// Among several for the same name, the first whose key the client understands.
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let name = name.map(|name| name.trim_end_matches('.').to_ascii_lowercase()).unwrap_or_default();
-        let wildcard = name.find('.').map(|dot| &name[dot..]);
-        let named = self.by_name.get(&name).or_else(|| self.by_name.get(wildcard?));
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        match named {
-            Some(keys) => keys.iter().find(fits).or_else(|| keys.first()),
+        match self.named(name.unwrap_or_default()) {
+            Some(Named { keys, .. }) => keys.iter().find(fits).or_else(|| keys.first()),
             None => self.default.as_ref(),
         }
         .cloned()
     }
-}
 
-/// What identifies the state of a file without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    modified: Option<SystemTime>,
-    len: u64,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let about = std::fs::metadata(path).ok()?;
-        let (device, inode) = (about.dev(), about.ino());
-        Some(Self { device, inode, modified: about.modified().ok(), len: about.len() })
+    /// The pairs for a name: those with exactly this one, else those with a wildcard for it.
+    fn named(&self, name: &str) -> Option<&Named> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        self.by_name.get(&name).or_else(|| self.by_name.get(wildcard_of(&name)?))
     }
 }
 
-enum Change {
-    None,
-    Loaded,
-    Failed,
-}
+impl Files for CertificateFiles {
+    type Parsed = Pair;
 
-/// One pair of files.
-#[derive(Debug, Clone)]
-struct Watched {
-    files: CertificateFiles,
-    stamps: Option<[Stamp; 2]>,
-    /// A hash of what the files contained when they were last judged.
-    judged: Option<u64>,
-    /// The same if it was unusable once. It is judged on the next poll: between the replacement of the certificate and
-    /// that of its key, the two do not fit together.
-    suspect: Option<u64>,
-    pair: Option<Pair>,
-    trouble: Option<String>,
-}
-
-impl Watched {
-    fn new(files: CertificateFiles) -> Self {
-        Self { files, stamps: None, judged: None, suspect: None, pair: None, trouble: None }
+    fn paths(&self) -> Vec<&Path> {
+        vec![&self.cert, &self.key]
     }
 
-    fn poll(&mut self) -> Change {
-        let stamps =
-            Stamp::of(&self.files.cert).zip(Stamp::of(&self.files.key)).map(|(cert, key)| [cert, key]);
-        let is_settled = self.trouble.is_none() && self.suspect.is_none() && self.judged.is_some();
-        if is_settled && stamps.is_some() && stamps == self.stamps {
-            return Change::None;
-        }
-        self.stamps = stamps;
-        let contents = read(&self.files.cert).and_then(|cert| Ok([cert, read(&self.files.key)?]));
-        let mut hasher = DefaultHasher::new();
-        contents.hash(&mut hasher);
-        let hash = hasher.finish();
-        if self.judged == Some(hash) {
-            self.suspect = None;
-            return Change::None;
-        }
-        match contents.and_then(|[cert, key]| Pair::parse(&cert, &key).map_err(|error| error.to_string())) {
-            Ok(pair) => {
-                let (pair, judged) = (Some(pair), Some(hash));
-                (self.pair, self.judged, self.suspect, self.trouble) = (pair, judged, None, None);
-                Change::Loaded
-            }
-            Err(_) if self.pair.is_some() && self.suspect != Some(hash) => {
-                self.suspect = Some(hash);
-                Change::None
-            }
-            Err(error) => {
-                (self.judged, self.suspect, self.trouble) = (Some(hash), None, Some(error));
-                Change::Failed
-            }
-        }
+    fn parse(&self, contents: &[Vec<u8>]) -> Result<Pair, String> {
+        let [cert, key] = contents else { return Err("a certificate has two files".to_owned()) };
+        Pair::parse(cert, key).map_err(|error| error.to_string())
     }
+}
 
+impl Watched<CertificateFiles> {
     fn status(&self) -> CertificateStatus {
         let of_file = || self.files.cert.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = self.pair.as_ref().and_then(|pair| pair.names.first().cloned());
+        let name = self.parsed.as_ref().and_then(|pair| pair.names.first().cloned());
         CertificateStatus {
             name: name.or_else(of_file).unwrap_or_default(),
-            not_after: self.pair.as_ref().and_then(|pair| pair.not_after),
+            not_after: self.parsed.as_ref().and_then(|pair| pair.not_after),
             trouble: self.trouble.clone(),
-            is_served: self.pair.is_some(),
+            is_served: self.parsed.is_some(),
         }
     }
-}
-
-/// The contents of a regular file of moderate size.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| format!("{} can't be read: {error}", path.display());
-    let about = std::fs::metadata(path).map_err(failed)?;
-    if !about.is_file() {
-        return Err(format!("{} is not a file", path.display()));
-    }
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("{} has more than {MAX_FILE} bytes", path.display()));
-    }
-    Ok(bytes)
 }

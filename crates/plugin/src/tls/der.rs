@@ -1,19 +1,15 @@
-//! Reads the end of a certificate's validity (RFC 5280, section 4.1). Pure.
+//! Reads parts of a certificate: the end of its validity (RFC 5280, section 4.1). Pure.
 
-const SEQUENCE: u8 = 0x30;
+pub(super) const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// When a certificate expires, in seconds of Unix time; `None` if it can't be read.
 pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {
-    let (_, certificate, _) = element(certificate).filter(|found| found.0 == SEQUENCE)?;
-    let (_, mut rest, _) = element(certificate).filter(|found| found.0 == SEQUENCE)?;
-    if let Some((VERSION, _, after)) = element(rest) {
-        rest = after;
-    }
-    // Serial number, algorithm, issuer.
-    for _ in 0..3 {
+    let mut rest = tbs_after_serial(certificate)?;
+    // Algorithm, issuer.
+    for _ in 0..2 {
         rest = element(rest)?.2;
     }
     let (_, validity, _) = element(rest).filter(|found| found.0 == SEQUENCE)?;
@@ -22,8 +18,18 @@ pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {
     time(tag, text)
 }
 
+/// The part of a certificate that is signed, from behind its serial number.
+pub(super) fn tbs_after_serial(certificate: &[u8]) -> Option<&[u8]> {
+    let (_, certificate, _) = element(certificate).filter(|found| found.0 == SEQUENCE)?;
+    let (_, mut rest, _) = element(certificate).filter(|found| found.0 == SEQUENCE)?;
+    if let Some((VERSION, _, after)) = element(rest) {
+        rest = after;
+    }
+    Some(element(rest)?.2)
+}
+
 /// The first element: its tag, its content, and the bytes after it.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = bytes.split_first()?;
     let (first, rest) = rest.split_first()?;
     let (len, rest) = match first {

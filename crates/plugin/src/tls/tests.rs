@@ -11,6 +11,9 @@ const RENEWED: [&[u8]; 2] =
 const WILD: [&[u8]; 2] = [include_bytes!("testdata/wild.crt"), include_bytes!("testdata/wild.key")];
 const EXPIRED: [&[u8]; 2] = [include_bytes!("testdata/expired.crt"), include_bytes!("testdata/expired.key")];
 
+const CLIENT_CA: &[u8] = include_bytes!("testdata/client-ca.crt");
+const SECOND_CA: &[u8] = include_bytes!("testdata/client-ca-2.crt");
+
 const LOADED: Polled = Polled { loaded: 1, failed: 0 };
 const FAILED: Polled = Polled { loaded: 0, failed: 1 };
 const NOTHING: Polled = Polled { loaded: 0, failed: 0 };
@@ -92,6 +95,35 @@ fn the_name_chooses_the_certificate_without_regard_to_case() {
         (Some(""), "shop"),
     ] {
         assert_eq!(served(&certificates, name), Some(expected), "{name:?}");
+    }
+}
+
+#[test]
+fn the_names_of_the_certificate_that_a_name_selects_are_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let [shop, wild] = ["shop", "wild"].map(|name| files(folder.path(), name));
+    put(&shop, SHOP);
+    put(&wild, WILD);
+    let certificates = Certificates::new(ListenerName::new("web"), vec![shop, wild]);
+    certificates.poll();
+    for (name, covered) in [
+        ("shop.example", Some(["shop.example", "www.shop.example"].as_slice())),
+        ("WWW.shop.example.", Some(&["shop.example", "www.shop.example"])),
+        ("a.wild.example", Some(&["a.wild.example", "b.wild.example"])),
+        ("wild.example", None),
+        ("b.a.wild.example", None),
+        ("", None),
+        ("127.0.0.1", None),
+    ] {
+        let names = certificates.names_for(name);
+        assert_eq!(names.is_some(), covered.is_some(), "{name}");
+        for host in covered.unwrap_or_default() {
+            assert!(names.as_ref().unwrap().cover(host), "{name} and {host}");
+        }
+    }
+    let names = certificates.names_for("a.wild.example").unwrap();
+    for host in ["wild.example", ".wild.example", "b.a.wild.example", "shop.example", "example", ""] {
+        assert!(!names.cover(host), "{host}");
     }
 }
 
@@ -195,10 +227,108 @@ fn a_file_that_is_none_or_too_large_is_refused() {
 #[tokio::test]
 async fn the_health_of_a_renamed_listener_has_its_new_name() {
     let folder = tempfile::tempdir().unwrap();
-    let tls = Tls::open("web", vec![files(folder.path(), "missing")], &["h2"]).await.unwrap();
+    let tls = Tls::open("web", vec![files(folder.path(), "missing")], None, &["h2"]).await.unwrap();
     for name in ["web", "renamed"] {
         tls.rename(name);
         let Health::Degraded(why) = tls.health() else { panic!("its certificate is missing") };
         assert!(why.text.starts_with(&format!("listener `{name}` has no certificate")), "{why:?}");
     }
+}
+
+/// What the clients of a listener are verified by, and how often that changed.
+fn poll(clients: &Clients) -> (Polled, bool) {
+    let mut is_new = false;
+    let polled = clients.poll("web", |_| is_new = true);
+    (polled, is_new)
+}
+
+fn code(health: &Health) -> Option<ReasonCode> {
+    match health {
+        Health::Degraded(why) => {
+            assert!(why.text.contains("`web`"), "{why:?}");
+            Some(why.code.clone())
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn a_ca_that_changes_is_used_and_one_that_cannot_be_used_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.crt");
+    let clients = Clients::new(Some(ClientAuth { ca: ca.clone(), is_required: true }));
+    assert!(clients.are_verified());
+    assert_eq!([poll(&clients), poll(&clients)], [(FAILED, false), (NOTHING, false)], "reported once");
+    assert_eq!(code(&clients.health("web")), Some(CLIENT_CA_MISSING));
+    assert!(clients.missing().unwrap().1.unwrap().contains("ca.crt can't be read"));
+    for broken in [&b""[..], SHOP[1], &CLIENT_CA[..CLIENT_CA.len() / 2]] {
+        std::fs::write(&ca, broken).unwrap();
+        assert_eq!(poll(&clients), (FAILED, false));
+        assert_eq!(code(&clients.health("web")), Some(CLIENT_CA_MISSING));
+    }
+    std::fs::write(&ca, CLIENT_CA).unwrap();
+    assert_eq!([poll(&clients), poll(&clients)], [(LOADED, true), (NOTHING, false)]);
+    assert_eq!((clients.health("web"), clients.missing()), (Health::Ready, None));
+    std::fs::write(&ca, [CLIENT_CA, SECOND_CA].concat()).unwrap();
+    assert_eq!(poll(&clients), (LOADED, true), "a file may have several");
+    std::fs::write(&ca, "no PEM").unwrap();
+    assert_eq!([poll(&clients), poll(&clients)], [(NOTHING, false), (FAILED, false)], "after a second look");
+    assert_eq!(code(&clients.health("web")), Some(CLIENT_CA_REFUSED));
+    assert_eq!(clients.missing(), None, "the old one is used");
+    std::fs::remove_file(&ca).unwrap();
+    assert_eq!([poll(&clients), poll(&clients)], [(NOTHING, false), (FAILED, false)]);
+    std::fs::write(&ca, CLIENT_CA).unwrap();
+    assert_eq!(poll(&clients), (LOADED, true));
+    assert_eq!(clients.health("web"), Health::Ready);
+}
+
+#[test]
+fn other_rules_for_clients_are_read_first_and_then_used_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("a"), CLIENT_CA).unwrap();
+    std::fs::write(at("b"), SECOND_CA).unwrap();
+    let auth = |name: &str, is_required| Some(ClientAuth { ca: at(name), is_required });
+    let clients = Clients::new(None);
+    assert_eq!((poll(&clients), clients.health("web")), ((NOTHING, false), Health::Ready));
+    // The rules, whether they are used anew and whether clients are verified by them, and how many CAs were read.
+    for (rules, used, loaded) in [
+        (None, None, 0),
+        (auth("a", true), Some(true), 1),
+        (auth("a", true), None, 0),
+        (auth("a", false), Some(true), 1),
+        (auth("b", false), Some(true), 1),
+        (None, Some(false), 0),
+    ] {
+        let read = clients.read(rules.clone()).unwrap();
+        let mut found = None;
+        assert_eq!(clients.replace(read, |verifier| found = Some(verifier.is_some())), loaded, "{rules:?}");
+        assert_eq!(found, used, "{rules:?}");
+        assert_eq!((poll(&clients), clients.are_verified()), ((NOTHING, false), rules.is_some()));
+    }
+    let why = clients.read(auth("gone", true)).unwrap_err();
+    assert!(why.contains("gone can't be read"), "{why}");
+    assert!(!clients.are_verified(), "nothing has changed");
+}
+
+#[test]
+fn a_file_of_cas_is_checked_with_words_for_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.crt");
+    let auth = ClientAuth { ca: ca.clone(), is_required: false };
+    let nonsense = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let second_is_nonsense = [CLIENT_CA, nonsense].concat();
+    for (contents, words) in [
+        (&b""[..], "no certificate"),
+        (SHOP[1], "no certificate"),
+        (&CLIENT_CA[..CLIENT_CA.len() / 2], "not in PEM"),
+        (nonsense, "certificate 1 in the file"),
+        (&second_is_nonsense, "certificate 2 in the file"),
+    ] {
+        std::fs::write(&ca, contents).unwrap();
+        let why = auth.check().unwrap_err();
+        assert!(why.contains(words) && why.contains("ca.crt"), "{why}");
+    }
+    std::fs::write(&ca, CLIENT_CA).unwrap();
+    assert_eq!(auth.check(), Ok(()));
 }

@@ -1,12 +1,12 @@
 //! What the certificates that settings name would serve: for `ctl validate`, which reads the files before a gateway does.
 
-use plugin::{CertificateFacts, CertificateFiles, SettingsMistake};
+use plugin::{CertificateFacts, CertificateFiles, ClientAuth, SettingsMistake};
 use serde_json::Value;
 
 use super::Settings;
 use crate::host::HostRule;
 
-/// Certificates that can't be used or have expired, and hosts of routes that no certificate covers.
+/// Certificates and CAs that can't be used, certificates that have expired, and hosts of routes that no certificate covers.
 ///
 /// All are warnings: the files may be made later, or be on another machine. If a certificate can't be read, its names are
 /// not known, so nothing is said about hosts.
@@ -14,15 +14,17 @@ pub(crate) fn warnings(
     settings: &Value,
     now: i64,
     read: impl Fn(&CertificateFiles) -> Result<CertificateFacts, String>,
+    check: impl Fn(&ClientAuth) -> Result<(), String>,
 ) -> Vec<SettingsMistake> {
     let Ok(settings) = plugin::parse_settings::<Settings>(settings) else { return Vec::new() };
     let mut warnings = Vec::new();
     let mut names = Vec::new();
     let mut has_all = true;
     for (listener, of) in settings.listeners.iter().enumerate() {
-        let pointer = format!("/listeners/{listener}/tls/certificates");
         if let Some(tls) = &of.tls {
-            match tls.warnings(&pointer, now, &read, &mut warnings) {
+            let pointer = format!("/listeners/{listener}/tls");
+            tls.client_warnings(&pointer, &check, &mut warnings);
+            match tls.warnings(&format!("{pointer}/certificates"), now, &read, &mut warnings) {
                 Some(more) => names.extend(more),
                 None => has_all = false,
             }
@@ -77,7 +79,11 @@ mod tests {
             "old" => Ok(CertificateFacts { names: vec!["old.example".to_owned()], not_after: Some(10) }),
             other => Err(format!("{other} can't be read")),
         };
-        let found = warnings(settings, 1_000, read);
+        let check = |auth: &ClientAuth| match auth.ca.to_str().unwrap() {
+            "ca" => Ok(()),
+            other => Err(format!("{other} can't be read")),
+        };
+        let found = warnings(settings, 1_000, read, check);
         found.into_iter().map(|found| (found.pointer, found.message)).collect()
     }
 
@@ -108,6 +114,21 @@ mod tests {
         assert_eq!(
             found,
             [("/listeners/0/tls/certificates/1".to_owned(), "the certificate old has expired".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_ca_that_cannot_be_read_is_named() {
+        let mut settings = with(&["shop"], &["shop.example"]);
+        settings["listeners"][0]["tls"]["client_ca"] = json!("ca");
+        assert!(pointers(&settings).is_empty());
+        settings["listeners"][0]["tls"]["client_ca"] = json!("gone");
+        assert_eq!(
+            pointers(&settings),
+            [(
+                "/listeners/0/tls/client_ca".to_owned(),
+                "no usable CA for client certificates: gone can't be read".to_owned()
+            )]
         );
     }
 

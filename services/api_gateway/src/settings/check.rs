@@ -136,7 +136,7 @@ impl Checked<'_> {
             (one, other) => one.or(other),
         };
         self.effects();
-        let attempts = route.retry.attempts.map(|attempts| u32::try_from(attempts.get()).unwrap_or(u32::MAX));
+        let retries = self.retries();
         let whole = target.zip(shape.clone()).filter(|_| self.mistakes.len() == before);
         let way = whole.map(|(target, Shape { place, hosts, rule })| Way {
             label: route.name.clone().unwrap_or_else(|| label(&hosts, &rule)),
@@ -162,10 +162,11 @@ impl Checked<'_> {
                     .map(types::range::DurationIn::get)
                     .filter(|total| !total.is_zero()),
             },
-            attempts,
+            retries,
             choice,
             check,
             keys,
+            compresses: route.compress,
         });
         (shape, way)
     }
@@ -301,19 +302,21 @@ impl Checked<'_> {
         let (by, shown_by) = match &rate.by {
             RateBy::Client => (By::Client, "client".to_owned()),
             RateBy::Route => (By::Route, "route".to_owned()),
+            RateBy::Key => (By::Key, "key".to_owned()),
             RateBy::Header(name) => {
                 let key = "limits/rate/by/header";
                 let header = self.header_name(key, name)?;
                 (By::Header(header), format!("header {name}"))
             }
         };
+        if by == By::Key && self.route.keys.is_none() {
+            let message = "the requests of this route have no API keys";
+            self.wrong("limits/rate/by", message, "give the route `keys`, or write `by: client`");
+        }
         let shown = format!("{} per {}, burst {burst}, by {shown_by}", rate.requests, rate.per);
-        Some(RateLimit::new(
-            Rate::new(rate.requests.get(), rate.per.get(), burst.get()),
-            by,
-            shown,
-            self.buckets,
-        ))
+        let limit = Rate::new(rate.requests.get(), rate.per.get(), burst.get());
+        let limit = RateLimit::new(limit, by, shown, self.buckets);
+        Some(if rate.shared { limit.shared() } else { limit })
     }
 
     fn keys(&mut self, keys: &Keys) -> Option<Arc<KeySet>> {
@@ -363,6 +366,10 @@ impl Checked<'_> {
         if route.ca.is_some() && route.to.is_none() && route.backends.is_none() {
             let message = "it has no effect: the route has no address";
             self.wrong("ca", message, "leave it out");
+        }
+        if route.compress && route.redirect.is_some() {
+            let message = "it has no effect: the answers of this route have no body";
+            self.wrong("compress", message, "leave it out");
         }
         for (key, is_given) in given {
             if is_own && is_given {

@@ -30,7 +30,7 @@ mod tests {
             "listeners": [
                 {"name": "a"}, 7,
                 {"tls": {"certificates": [{"cert": "tls/a.crt", "key": "/k"}, {"cert": 7, "key": ""}, "x"]}},
-                {"tls": {"certificates": {"cert": "x"}}},
+                {"tls": {"certificates": {"cert": "x"}, "client_ca": "tls/ca.crt"}}, {"tls": {"client_ca": 7}}, {"tls": 7},
             ],
             "access_log": {"to": "logs/access"},
             "routes": [{"ca": "tls/ca.crt"}, {"ca": "/ca"}, {"ca": ""}, {"ca": 7}, 7, {}],
@@ -43,7 +43,7 @@ mod tests {
                 "listeners": [
                     {"name": "a"}, 7,
                     {"tls": {"certificates": [{"cert": "/m/tls/a.crt", "key": "/k"}, {"cert": 7, "key": ""}, "x"]}},
-                    {"tls": {"certificates": {"cert": "x"}}},
+                    {"tls": {"certificates": {"cert": "x"}, "client_ca": "/m/tls/ca.crt"}}, {"tls": {"client_ca": 7}}, {"tls": 7},
                 ],
                 "access_log": {"to": "/m/logs/access"},
                 "routes": [{"ca": "/m/tls/ca.crt"}, {"ca": "/ca"}, {"ca": ""}, {"ca": 7}, 7, {}],

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use plugin::http_listener::networks;
-pub use plugin::http_listener::{Certificate, HttpProtocol, ListenerTls};
-use plugin::{CertificateFiles, SettingsMistake};
+pub use plugin::http_listener::{Certificate, ClientCertificates, HttpProtocol, ListenerTls};
+use plugin::{CertificateFiles, ClientAuth, SettingsMistake};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -102,6 +102,8 @@ pub(crate) struct ListenerPlan {
     pub(crate) proxy_protocol: bool,
     /// The certificates; none if it speaks plain HTTP.
     pub(crate) certificates: Vec<CertificateFiles>,
+    /// How clients identify themselves, if they do.
+    pub(crate) client_auth: Option<ClientAuth>,
     pub(crate) http1: bool,
     pub(crate) http2: bool,
 }
@@ -200,6 +202,7 @@ fn only(address: SocketAddr, defaults: &Defaults) -> ListenerPlan {
         ready: None,
         proxy_protocol: false,
         certificates: Vec::new(),
+        client_auth: None,
         http1: true,
         http2: true,
     }
@@ -263,6 +266,7 @@ impl Listener {
             Some(tls) => tls.files(&pointer("tls/certificates"), mistakes),
             None => Vec::new(),
         };
+        let client_auth = self.tls.as_ref().and_then(|tls| tls.client_auth(&pointer("tls"), mistakes));
         let inherited =
             [("trust", self.trust.is_none()), ("max_connections", self.max_connections.is_none())];
         Some(ListenerPlan {
@@ -275,6 +279,7 @@ impl Listener {
             ready: self.ready.clone(),
             proxy_protocol: self.proxy_protocol,
             certificates,
+            client_auth,
             http1: self.protocols.contains(&HttpProtocol::Http1),
             http2: self.protocols.contains(&HttpProtocol::Http2),
         })

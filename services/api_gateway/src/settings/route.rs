@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use types::range::{DurationIn, NumberIn};
 
 use super::balance::{AffinitySettings, BalanceSettings};
+use super::retry::RetrySettings;
 use super::size::Size;
 use super::{Count, Limit};
 
@@ -93,6 +94,13 @@ pub struct Route {
     /// The name of an entry of `keys`: requests need one of its API keys, as `Authorization: Bearer KEY` or
     /// `X-Api-Key: KEY`, and get 401 without. The server does not see the key. No key is needed unless given.
     pub keys: Option<String>,
+    /// Whether to compress answers with zstd or gzip, as the client's `Accept-Encoding` asks. Each piece of an answer is sent as
+    /// soon as the server has sent it. Text, JSON, XML, JavaScript, WebAssembly and SVG are compressed, if they have at least 1
+    /// KiB or an unknown length. Event streams, gRPC, answers that are compressed already or have `Cache-Control:
+    /// no-transform`, and answers to HEAD, to requests for a range and to HTTP/1.0 stay as they are. A strong `ETag` becomes
+    /// weak. Leave it off where answers show secrets beside what a stranger can choose: their lengths would tell about the
+    /// secrets (BREACH). Default: `false`.
+    pub compress: bool,
 }
 
 impl Default for Route {
@@ -123,6 +131,7 @@ impl Default for Route {
             timeouts: TimeoutSettings::default(),
             retry: RetrySettings::default(),
             keys: None,
+            compress: false,
         }
     }
 }
@@ -262,7 +271,8 @@ pub struct RouteLimits {
     pub rate: Option<RateSettings>,
 }
 
-/// A rate of requests. Each gateway counts alone.
+/// A rate of requests. Each gateway counts alone, so a client that is spread over several gateways may have several times the
+/// rate, unless it is `shared`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateSettings {
@@ -275,10 +285,15 @@ pub struct RateSettings {
     #[serde(default)]
     pub burst: Option<Count>,
     /// Which requests share the rate: `client` for those of one address (of one /64 network for IPv6), `route` for all of
-    /// the route, or `{header: NAME}` for those with the same value of a header. Behind the proxies of `trust`, the client
-    /// is the one that they name. Default: `client`.
+    /// the route, `key` for those with the same API key of the route's `keys`, or `{header: NAME}` for those with the same
+    /// value of a header. Behind the proxies of `trust`, the client is the one that they name. Default: `client`.
     #[serde(default)]
     pub by: RateBy,
+    /// Whether the rate is for all gateways of the service together: each allows its part, `requests` and `burst` divided by
+    /// the number of gateways that serve, and at least one request at once. They still count alone, so a client gets
+    /// the whole rate only if its requests are spread evenly. Default: `false`.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 fn second() -> Limit {
@@ -294,6 +309,8 @@ pub enum RateBy {
     Client,
     /// All of the route.
     Route,
+    /// Those with the same API key.
+    Key,
     /// Those with the same value of this header.
     Header(String),
 }
@@ -313,14 +330,4 @@ pub struct TimeoutSettings {
     /// No limit unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<DurationIn<0>>,
-}
-
-/// Repetitions of a request that failed. A request that may have been acted on is repeated only if its method is
-/// idempotent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetrySettings {
-    /// How often a request may be sent in all, including the first time. Unless given, 3.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<NumberIn<1, 10>>,
 }

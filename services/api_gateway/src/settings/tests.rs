@@ -177,6 +177,27 @@ fn every_mistake_in_a_route_is_reported_at_its_place() {
 }
 
 #[test]
+fn retries_without_an_effect_and_compression_of_redirects_are_mistakes() {
+    let found = mistakes(&json!({"routes": [
+        {"prefix": "/a", "to": ["http://a"], "retry": {"codes": [502, 503, 502]}},
+        {"prefix": "/b", "to": ["http://a"], "retry": {"codes": [502], "attempts": 1}},
+        {"prefix": "/c", "redirect": {"to": "/d"}, "compress": true},
+        {"prefix": "/e", "to": ["http://a"], "retry": {"codes": [502, 599], "on": []}, "compress": true},
+    ]}));
+    let places: Vec<_> = found.iter().map(|(place, _)| place.as_str()).collect();
+    assert_eq!(places, ["/routes/0/retry/codes/2", "/routes/1/retry/codes", "/routes/2/compress"]);
+    for (retry, place) in [
+        (json!({"codes": [200]}), "/routes/0/retry/codes/0"),
+        (json!({"codes": [600]}), "/routes/0/retry/codes/0"),
+        (json!({"on": ["timeout"]}), "/routes/0/retry/on/0"),
+        (json!({"code": [502]}), "/routes/0/retry/code"),
+    ] {
+        let found = mistakes(&json!({"routes": [{"prefix": "/a", "to": ["http://a"], "retry": retry}]}));
+        assert_eq!(found[0].0, place, "{found:?}");
+    }
+}
+
+#[test]
 fn a_route_that_others_leave_nothing_for_is_a_mistake_that_names_them() {
     let to = json!(["http://a"]);
     let of = |routes: Value| -> Vec<String> {

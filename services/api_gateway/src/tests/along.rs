@@ -369,6 +369,72 @@ async fn a_route_with_keys_needs_one_and_the_server_does_not_see_it() {
 }
 
 #[tokio::test]
+async fn each_api_key_has_a_rate_of_its_own() {
+    // printf %s secret | sha256sum; printf %s other | sha256sum
+    let digests = [
+        "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b",
+        "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa",
+    ];
+    let rate = json!({"requests": 1, "per": "1h", "by": "key"});
+    let settings = json!({
+        "keys": {"partners": {"sha256": digests}},
+        "routes": [{"prefix": "/", "answer": {}, "keys": "partners", "limits": {"rate": rate}}],
+    });
+    let gateway = Running::with(settings, Vec::new()).await;
+    for (more, expected) in [
+        ("x-api-key: secret", 200),
+        ("authorization: Bearer secret", 429),
+        ("x-api-key: other", 200),
+        ("x-api-key: other", 429),
+        ("x-api-key: wrong", 401),
+    ] {
+        let answer = ask(&gateway, "GET /", &format!("host: a\r\n{more}\r\n")).await;
+        assert_eq!(status(&answer), expected, "{more}: {answer}");
+        assert!(!answer.contains("secret"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn gateways_that_come_and_go_change_each_others_parts_of_a_shared_rate() {
+    let rate = json!({"requests": 6, "per": "1h", "by": {"header": "x-user"}, "shared": true});
+    let settings = json!({"routes": [{"name": "r", "prefix": "/", "answer": {}, "limits": {"rate": rate}}]});
+    let gateway = Running::with(settings, Vec::new()).await;
+    let addr = gateway.addr;
+    let shown = async |words: &str| {
+        let began = Instant::now();
+        loop {
+            let request = Request::get("/routes").body(axum::body::Body::empty()).unwrap();
+            let answer = tower::ServiceExt::oneshot(gateway.service.clone().routes(), request).await.unwrap();
+            let text = answer.into_body().collect().await.unwrap().to_bytes();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            if text.contains(words) {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(10), "{text}");
+            tokio::task::yield_now().await;
+        }
+    };
+    let own = || member("test-node", "api_gateway", addr, Phase::Ready);
+    let other = |id: &str, phase| member(id, "api_gateway", addr, phase);
+    shown("6 per 1h, burst 6, by header x-user, shared by 1 gateway").await;
+    let storage = member("s", "storage", addr, Phase::Ready);
+    let starting = other("d", Phase::Starting);
+    gateway
+        .views
+        .send(view(vec![own(), other("b", Phase::Ready), other("c", Phase::Ready), starting, storage]))
+        .unwrap();
+    shown("shared by 3 gateways").await;
+    for expected in [200, 200, 429] {
+        assert_eq!(status(&ask(&gateway, "GET /", "host: a\r\nx-user: a\r\n").await), expected);
+    }
+    gateway.views.send(view(vec![own()])).unwrap();
+    shown("shared by 1 gateway").await;
+    for expected in [200, 200, 200, 200, 200, 200, 429] {
+        assert_eq!(status(&ask(&gateway, "GET /", "host: a\r\nx-user: b\r\n").await), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_route_has_time_limits_of_its_own() {
     let silent = Upstream::serving(|_| std::future::pending()).await;
     let half = Upstream::raw(|mut stream: TcpStream| async move {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::tls::{connect, testdata};
 use super::*;
 
-async fn client<T>(stream: T, tasks: &mut JoinSet<()>) -> SendRequest<Full<Bytes>>
+pub(super) async fn client<T>(stream: T, tasks: &mut JoinSet<()>) -> SendRequest<Full<Bytes>>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

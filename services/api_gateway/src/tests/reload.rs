@@ -6,11 +6,11 @@ use plugin::Updated;
 
 use super::*;
 
-async fn update(gateway: &Running, settings: Value) -> Updated {
+pub(super) async fn update(gateway: &Running, settings: Value) -> Updated {
     gateway.service.update(ApiGateway.prepare(&settings).unwrap()).await
 }
 
-async fn applied(gateway: &Running, settings: Value) {
+pub(super) async fn applied(gateway: &Running, settings: Value) {
     let updated = update(gateway, settings).await;
     assert!(matches!(updated, Updated::Applied), "{updated:?}");
 }

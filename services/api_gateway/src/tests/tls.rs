@@ -15,7 +15,7 @@ use super::*;
 
 /// Accepts every certificate: the tests look at which one is served.
 #[derive(Debug)]
-struct AnyCertificate(CryptoProvider);
+pub(super) struct AnyCertificate(pub(super) CryptoProvider);
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -122,7 +122,7 @@ async fn ask<T: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut T, path: &str
 }
 
 /// Lets the interval of the checks pass.
-async fn next_check() {
+pub(super) async fn next_check() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(6)).await;
     tokio::time::resume();
@@ -234,7 +234,7 @@ async fn certificates_replaced_on_disk_are_served_within_10_s_no_connection_drop
 }
 
 /// Waits for what a blocking thread does.
-async fn until_in_real_time(mut condition: impl FnMut() -> bool) {
+pub(super) async fn until_in_real_time(mut condition: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !condition() {
         assert!(began.elapsed() < Duration::from_secs(60), "it never became true");

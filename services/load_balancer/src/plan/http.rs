@@ -2,9 +2,9 @@
 
 use ipnet::IpNet;
 use mesh::Limits;
-use plugin::CertificateFiles;
 use plugin::http::Hosts;
 use plugin::http_listener::HttpProtocol;
+use plugin::{CertificateFiles, ClientAuth};
 use types::ServiceName;
 use types::range::DurationIn;
 
@@ -16,6 +16,8 @@ use crate::settings::{Ejection, Listener, Mode};
 pub(crate) struct HttpPlan {
     /// The certificates; none if it speaks plain HTTP.
     pub(crate) certificates: Vec<CertificateFiles>,
+    /// How clients identify themselves, if they do.
+    pub(crate) client_auth: Option<ClientAuth>,
     pub(crate) http1: bool,
     pub(crate) http2: bool,
     /// The proxies whose forwarding headers are believed.
@@ -82,10 +84,13 @@ pub(super) fn plan(
         Some(tls) => tls.files(&format!("{place}/tls/certificates"), &mut mistakes.0),
         None => Vec::new(),
     };
+    let tls = listener.tls.as_ref();
+    let client_auth = tls.and_then(|tls| tls.client_auth(&format!("{place}/tls"), &mut mistakes.0));
     let defaults = Limits::default();
     let attempts = listener.retry.as_ref().and_then(|retry| retry.attempts);
     Some(HttpPlan {
         certificates,
+        client_auth,
         http1: protocols.contains(&HttpProtocol::Http1),
         http2: protocols.contains(&HttpProtocol::Http2),
         trust: trust.to_vec(),

@@ -449,4 +449,9 @@ async fn tls_is_terminated_and_a_missing_certificate_degrades_the_listener() {
     assert!(plain.starts_with("HTTP/1.1 400"), "plain HTTP to a listener with TLS: {plain}");
     let without = over(&[&upstream], tls("no-such")).await;
     assert!(matches!(without.service.health(), Health::Degraded(_)), "{:?}", without.service.health());
+    let mut verifying = tls("shop");
+    verifying["tls"]["client_ca"] = json!(data.join("no-such.crt"));
+    let without_ca = over(&[&upstream], verifying).await;
+    let Health::Degraded(why) = without_ca.service.health() else { panic!("it accepts no client") };
+    assert_eq!(why.code.to_string(), "client-ca-missing");
 }

@@ -46,6 +46,34 @@ fn a_listener_overrides_the_settings_of_the_gateway() {
 }
 
 #[test]
+fn clients_are_verified_by_a_ca_that_is_given() {
+    let with = |more: Value| {
+        let mut tls = json!({"certificates": [{"cert": "/a.crt", "key": "/a.key"}]});
+        tls.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"listeners": [{"name": "web", "address": "127.0.0.1:0", "tls": tls}]})
+    };
+    for (more, is_required) in [
+        (json!({}), None),
+        (json!({"client_ca": "/ca.crt"}), Some(true)),
+        (json!({"client_ca": "/ca.crt", "client_certificates": "required"}), Some(true)),
+        (json!({"client_ca": "/ca.crt", "client_certificates": "optional"}), Some(false)),
+    ] {
+        let auth = plan(&with(more.clone())).listeners[0].client_auth.clone();
+        let ca = auth.as_ref().map(|auth| auth.ca.to_str().unwrap());
+        assert_eq!(ca, is_required.map(|_| "/ca.crt"), "{more}");
+        assert_eq!(auth.map(|auth| auth.is_required), is_required, "{more}");
+    }
+    for (more, place) in [
+        (json!({"client_certificates": "optional"}), "client_certificates"),
+        (json!({"client_ca": "ca.crt"}), "client_ca"),
+        (json!({"client_ca": ""}), "client_ca"),
+        (json!({"client_ca": "/ca.crt", "client_certificates": "none"}), "client_certificates"),
+    ] {
+        assert_eq!(places(&with(more)), [format!("/listeners/0/tls/{place}")]);
+    }
+}
+
+#[test]
 fn all_mistakes_of_listeners_are_reported_each_with_its_place() {
     let found = places(&json!({
         "listen": "127.0.0.1:8080",
