@@ -8,10 +8,13 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::routing::{any, post};
-use http::Response;
+use axum::routing::{any, get, post};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use plugin::{Context, Duty, Health, Plugin, Prepared, Service, ServiceError, SettingsError, parse_settings};
 use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
 use types::{NodeId, ReasonCode, ServiceType, Sharding};
 
 /// It was asked to say so.
@@ -113,6 +116,7 @@ impl Service for EchoService {
             .route("/panic/task", post(panic_in_task))
             .route("/panic/handler", post(panic_in_handler))
             .route("/slow/{ms}", any(slow))
+            .route("/websocket", get(websocket))
             .fallback(echo)
             .with_state(self)
     }
@@ -143,6 +147,26 @@ async fn slow(
 ) -> Response<Body> {
     tokio::time::sleep(Duration::from_millis(ms)).await;
     Response::new(Body::from(echo.node.to_string()))
+}
+
+/// Takes over the connection of a WebSocket handshake, and sends back the bytes that come. Who wants to read messages uses
+/// `axum::extract::ws`, which does the same first.
+async fn websocket(mut request: Request) -> Response<Body> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::runtime::Handle::current().spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+        let _ = to.shutdown().await;
+    });
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_ACCEPT, mesh::head::websocket::accepts(key))
+        .body(Body::empty())
+        .expect("a hash is a valid header value")
 }
 
 async fn set_health(

@@ -66,6 +66,12 @@ impl MeshBody {
         body
     }
 
+    /// The body of the answer 101. It has no bytes, and holds everything until it is dropped.
+    pub(crate) fn switched(incoming: Received, in_flight: InFlight, upload: Upload, idle: Duration) -> Self {
+        let held = Some(Held { in_flight, upload });
+        Self { incoming, idle: IdleTimer::new(idle), deadline: None, held }
+    }
+
     /// Call when the answer has ended normally. The client and the member may finish the request's body between them,
     /// but a body that was held back and never requested is not sent any more.
     fn ended(&mut self) {

@@ -43,6 +43,7 @@ impl Mesh {
         let response = self.wire().request(&head, &upload, &url).await.map_err(|error| match error {
             SendError::Connect(error) if error.is_refused() => CallError::Refused,
             SendError::Connect(error) => CallError::Unreachable(error.to_string()),
+            error @ SendError::NoWebSockets => CallError::Unreachable(error.to_string()),
             SendError::NotSent(error) | SendError::Sent(error) => CallError::Unreachable(root_cause(&error)),
         })?;
         let (head, body) = response.into_parts();

@@ -107,6 +107,22 @@ pub enum MeshError {
         /// The reason.
         why: String,
     },
+    /// Change the server: it accepted a WebSocket handshake in a way that does not belong to it.
+    #[error("the answer of {address} to a WebSocket handshake is not valid: {why}")]
+    BadHandshake {
+        /// Host and port.
+        address: String,
+        /// The reason.
+        why: String,
+    },
+    /// Reach the server over HTTP/1.1.
+    #[error(
+        "{address} speaks HTTP/2, and does not allow WebSockets over it (SETTINGS_ENABLE_CONNECT_PROTOCOL)"
+    )]
+    NoWebSockets {
+        /// Host and port.
+        address: String,
+    },
     /// Raise the limit, or find out why the member is slow.
     #[error("{address} did not answer within {limit:?}")]
     TimedOut {
@@ -268,6 +284,16 @@ impl MeshError {
                 "bad-answer",
                 "see whether it speaks HTTP at this address, with TLS if the URL begins with https://",
             ),
+            Self::BadHandshake { .. } => (
+                ErrorKind::BadGateway,
+                "bad-handshake-answer",
+                "see whether a WebSocket server listens at this address, or a cache stands before it",
+            ),
+            Self::NoWebSockets { .. } => (
+                ErrorKind::BadGateway,
+                "websockets-not-allowed",
+                "write its address with http:// or https://, so that HTTP/1.1 is spoken to it",
+            ),
             Self::TimedOut { .. } => (
                 ErrorKind::Timeout,
                 "no-answer-in-time",
@@ -361,6 +387,8 @@ mod tests {
             (MeshError::Unreachable { address: address(), why: why() }, 502, "unreachable"),
             (MeshError::Broken { address: address(), why: why() }, 502, "broken-connection"),
             (MeshError::Garbage { address: address(), why: why() }, 502, "bad-answer"),
+            (MeshError::BadHandshake { address: address(), why: why() }, 502, "bad-handshake-answer"),
+            (MeshError::NoWebSockets { address: address() }, 502, "websockets-not-allowed"),
             (MeshError::TimedOut { address: address(), limit }, 504, "no-answer-in-time"),
             (MeshError::DeadlinePassed { address: None }, 504, "deadline-passed"),
             (MeshError::DeadlinePassed { address: Some(address()) }, 504, "deadline-passed"),

@@ -13,6 +13,7 @@ mod path;
 mod refuse;
 mod reserved;
 mod strip;
+pub mod websocket;
 
 pub use answer::AnswerError;
 pub(crate) use answer::{answer, is_not_processed, owner_epoch};

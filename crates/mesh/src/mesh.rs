@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::ClusterView;
-use http::header::EXPECT;
-use http::{HeaderMap, Request, Response};
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
@@ -264,6 +264,7 @@ impl Mesh {
         let deadline = Deadline::of(&parts, Instant::now());
         let mut head = Head::new(parts)?;
         head.host = options.host.cloned();
+        head.is_handshake = options.websocket;
         let limits = options.limits(&self.0.limits);
         let goal = Goal::Service { service, target, may_repeat, balance: options.balance };
         self.0.deliver(&goal, head, &upload, (deadline, options), &limits).await
@@ -301,6 +302,7 @@ impl Mesh {
         let may_repeat = parts.method.is_idempotent();
         let mut head = Head::new(parts)?;
         head.host = options.host.cloned();
+        head.is_handshake = options.websocket;
         if !urls.iter().all(|url| url.origin().may_be_shared()) {
             upload = upload.without_trailers();
             head::without_trailers(&mut head.headers);
@@ -373,6 +375,9 @@ impl Inner {
         next_hop(&head.headers).ok_or(MeshError::Loop)?;
         head::strip(&mut head.headers, Source::Trusted);
         set_hops(&mut head.headers);
+        if head.is_handshake {
+            head.key = Some(head::websocket::ask(&mut head.headers));
+        }
         if head.headers.contains_key(EXPECT) && !upload.hold_back() {
             head.headers.remove(EXPECT);
         }
@@ -518,7 +523,12 @@ impl Inner {
         head::answer(&mut head, source)
             .map_err(|why| MeshError::BadAnswer { address: url.authority().to_owned(), why })?;
         upload.settle();
-        let body = MeshBody::new(body, in_flight, upload, idle, deadline);
+        let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            head.headers.remove(CONTENT_LENGTH);
+            MeshBody::switched(body, in_flight, upload, idle)
+        } else {
+            MeshBody::new(body, in_flight, upload, idle, deadline)
+        };
         Ok(Response::from_parts(head, body))
     }
 

@@ -27,6 +27,10 @@ pub struct Options<'a> {
     pub attempts: Option<u32>,
     /// Which failures are repeated.
     pub repeated: Repeated<'a>,
+    /// Whether the request is a WebSocket handshake. It then gets a connection of its own, and its answer is 101 if the server
+    /// accepted it: `hyper::upgrade::on` that answer returns the connection, and the request is in flight until its body is
+    /// dropped.
+    pub websocket: bool,
     /// Under which route requests to addresses are counted.
     pub pool: Option<&'a RoutePool>,
     /// Where it is noted what happens to the request.

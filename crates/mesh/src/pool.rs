@@ -4,6 +4,7 @@
 //! have one together. A pool hands out the connection that was used last, checks that it is open, and closes those that have
 //! been idle for too long. Requests over HTTP/2 share a connection.
 
+mod alone;
 mod connect;
 mod connection;
 mod idle;
@@ -64,6 +65,11 @@ impl Pools {
     /// A connection to an origin.
     pub(crate) async fn lease(&self, origin: &Arc<Origin>, which: Which) -> Result<Leased, ConnectError> {
         self.here().lease(origin, which).await
+    }
+
+    /// A new connection to an origin that never carries another request, for a WebSocket.
+    pub(crate) async fn lease_alone(&self, origin: &Arc<Origin>) -> Result<Leased, ConnectError> {
+        self.here().lease_alone(origin).await
     }
 
     /// Closes the idle connections to these addresses.

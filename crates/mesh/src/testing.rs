@@ -36,6 +36,7 @@ use tokio::time::timeout;
 #[cfg(test)]
 pub(crate) use self::fixtures::{Pieces, echo, member, mesh, not_processed, standby, until, view, whole};
 use crate::BaseUrl;
+use crate::head::websocket;
 
 /// What an [`Upstream`] answers.
 pub type Answer = Response<BoxBody<Bytes, hyper::Error>>;
@@ -131,6 +132,21 @@ impl Upstream {
         .await
     }
 
+    /// Accepts each WebSocket handshake, greets its client with `hello`, and sends back what comes.
+    ///
+    /// # Panics
+    /// When this machine has no free port.
+    pub async fn websocket() -> Self {
+        Self::raw(|mut stream| async move {
+            let answer = accepting(&read_head(&mut stream).await) + "hello";
+            if stream.write_all(answer.as_bytes()).await.is_ok() {
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+            }
+        })
+        .await
+    }
+
     async fn accepting<F, A>(seen: Arc<Seen>, handler: F) -> Self
     where
         F: Fn(TcpStream) -> A + Send + 'static,
@@ -178,6 +194,28 @@ pub async fn closed_port() -> BaseUrl {
 
 fn url_of(addr: SocketAddr) -> BaseUrl {
     format!("http://{addr}").parse().expect("an address makes a valid URL")
+}
+
+/// The head of a WebSocket handshake for this path.
+pub fn handshake(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// The head of the answer that accepts the handshake with this head; 400 if that has no key.
+pub fn accepting(head: &str) -> String {
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    let key = fields.find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
+    match key {
+        Some((_, key)) => format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            websocket::accepts(key)
+        ),
+        None => "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    }
 }
 
 /// Reads until the end of a request's head.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::base_url::BaseUrl;
 use crate::counts::{Counts, RetryReason};
 use crate::error::MeshError;
+use crate::head::websocket;
 use crate::limits::Limits;
 use crate::pool::{Asked, Pools, Received, SendError, Which};
 use crate::retry::Failure;
@@ -38,6 +39,10 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
     /// The value of the `Host` header, if it is not the address's host and port.
     pub(crate) host: Option<HeaderValue>,
+    /// Whether it is to become a WebSocket handshake.
+    pub(crate) is_handshake: bool,
+    /// The key of a handshake that is being sent.
+    pub(crate) key: Option<HeaderValue>,
 }
 
 /// A failed attempt: the failure decides about a retry, the error is reported if there is none.
@@ -83,8 +88,14 @@ impl Wire {
             failure: Failure::Aborted,
             error: MeshError::Malformed { why: error.to_string() },
         })?;
-        let request = || head.request(upload, url, path.clone());
-        let sending = self.exchange(request, upload, url, may_repeat, asked);
+        let sending = async {
+            let request = || head.request(upload, url, path.clone());
+            match &head.key {
+                None => self.exchange(request, upload, url, may_repeat, asked).await,
+                // Boxed: most requests are no handshakes, and need no room for this.
+                Some(_) => Box::pin(self.shake_hands(request(), url)).await,
+            }
+        };
         let began = Instant::now();
         let timer = sleep_until(began + limits.head.min(limits.idle));
         let asked_for = sleep_until(Instant::now() + CONTINUE_LIMIT);
@@ -94,7 +105,10 @@ impl Wire {
                 biased;
                 answer = &mut sending => {
                     let answer = answer.map_err(|error| classify(&error, url, upload))?;
-                    return unless_switched(answer, url);
+                    return match &head.key {
+                        None => unless_switched(answer, url),
+                        Some(key) => if_accepted(answer, key, url),
+                    };
                 }
                 () = &mut asked_for, if upload.may_be_held() => {
                     upload.proceed();
@@ -116,6 +130,17 @@ impl Wire {
             // From now on it may be the client's turn.
             timer.as_mut().reset(deadline.min(now + limits.idle));
         }
+    }
+
+    /// Sends a WebSocket handshake over a new connection, which is never used for anything else.
+    async fn shake_hands(
+        &self,
+        request: Request<AttemptBody>,
+        url: &BaseUrl,
+    ) -> Result<Response<Received>, SendError> {
+        let mut connection = self.pools.lease_alone(url.origin()).await?;
+        let answer = connection.send(request, || true).await?;
+        Ok(answer.map(|incoming| Received::alone(incoming, connection)))
     }
 
     /// Sends a request over an open connection if there is one. If the server closed that in the meantime, the request is
@@ -155,7 +180,7 @@ fn sends_again(error: &SendError, may_repeat: bool) -> Option<RetryReason> {
     match error {
         SendError::NotSent(_) => Some(RetryReason::Closed),
         SendError::Sent(_) if may_repeat && error.is_closed() => Some(RetryReason::Reset),
-        SendError::Sent(_) | SendError::Connect(_) => None,
+        SendError::Sent(_) | SendError::Connect(_) | SendError::NoWebSockets => None,
     }
 }
 
@@ -193,7 +218,14 @@ impl Head {
         if !path.as_str().starts_with(['/', '?']) {
             return Err(malformed("its target is not a path"));
         }
-        Ok(Self { method: parts.method, path, headers: parts.headers, host: None })
+        Ok(Self {
+            method: parts.method,
+            path,
+            headers: parts.headers,
+            host: None,
+            is_handshake: false,
+            key: None,
+        })
     }
 }
 
@@ -222,10 +254,36 @@ fn unless_switched(answer: Response<Received>, url: &BaseUrl) -> Result<Response
     })
 }
 
+/// Refuses an answer that switches to WebSockets without a proof that the server read the handshake.
+fn if_accepted(
+    mut answer: Response<Received>,
+    key: &HeaderValue,
+    url: &BaseUrl,
+) -> Result<Response<Received>, Failed> {
+    if answer.version() == Version::HTTP_2 {
+        // There, the server accepts by a success (RFC 8441, section 5).
+        if answer.status().is_success() {
+            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        }
+        return Ok(answer);
+    }
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(answer);
+    }
+    match websocket::is_accepted(answer.headers(), key) {
+        Ok(()) => Ok(answer),
+        Err(why) => {
+            let error = MeshError::BadHandshake { address: url.authority().to_owned(), why };
+            Err(Failed { failure: Failure::Garbage, error })
+        }
+    }
+}
+
 fn classify(error: &SendError, url: &BaseUrl, upload: &Upload) -> Failed {
     let address = url.authority().to_owned();
     let why = match error {
         SendError::Connect(error) => error.to_string(),
+        SendError::NoWebSockets => error.to_string(),
         SendError::NotSent(error) | SendError::Sent(error) => root_cause(error),
     };
     if upload.is_malformed() {
@@ -236,6 +294,8 @@ fn classify(error: &SendError, url: &BaseUrl, upload: &Upload) -> Failed {
     }
     let (failure, error) = match error {
         SendError::Connect(_) => (Failure::NotConnected, MeshError::Unreachable { address, why }),
+        // It is not the fault of the address, and another one of the same kind would not do either.
+        SendError::NoWebSockets => (Failure::Aborted, MeshError::NoWebSockets { address }),
         SendError::NotSent(error) if is_unasked(error) => {
             (Failure::NotSent, MeshError::Garbage { address, why })
         }

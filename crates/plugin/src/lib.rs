@@ -109,6 +109,7 @@
 //! ```
 
 pub mod access_log;
+mod buffer;
 pub mod cache;
 pub mod check;
 mod claim;
@@ -138,6 +139,7 @@ mod single_flight;
 mod tasks;
 pub mod testing;
 mod tls;
+pub mod tunnel;
 
 // Crates that plugins use as well, in the versions that this crate uses.
 pub use async_trait::async_trait;
@@ -153,6 +155,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use types::{Reason, ReasonCode, ServiceType, Sharding, Target};
 
+pub use buffer::Buffer;
 pub use claim::{Claim, ClaimLost, Duty};
 pub use context::{Context, Endpoints, Exposure};
 pub use cores::CoreListener;

@@ -21,6 +21,7 @@ mod refusal;
 mod refused;
 mod slots;
 mod standstill;
+mod switch;
 mod waiting;
 
 use std::convert::Infallible;
@@ -35,12 +36,12 @@ use arc_swap::ArcSwap;
 use axum::body::{Body, HttpBody};
 use futures_util::TryFutureExt;
 use futures_util::future::Either;
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use mesh::head::{HeadError, is_about_all, refuse};
+use mesh::head::{HeadError, is_about_all, refuse, websocket};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
@@ -406,7 +407,7 @@ async fn http1<T, S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let _open = shared.protocols.meters.opened(Spoken::Http1);
+    let open = shared.protocols.meters.opened(Spoken::Http1);
     let (limits, peer) = (&shared.limits, client.peer);
     let progress = Progress::new(activity.clone());
     let of = (client.clone(), Arc::clone(&shared));
@@ -421,7 +422,8 @@ async fn http1<T, S>(
         .serve_connection(
             TokioIo::new(link),
             with_refusals(service, client.clone(), progress.clone(), Arc::clone(&shared)),
-        );
+        )
+        .with_upgrades();
     let mut hangup = hangup.map(|stream| Hangup::new(stream, progress.clone()));
     let mut waiting = Waiting::new(due);
     let mut is_closing = false;
@@ -458,7 +460,12 @@ async fn http1<T, S>(
             debug!(%peer, status = 499, "the client left before it was answered");
             return;
         }
-        Ended::Served(Ok(())) => return,
+        Ended::Served(Ok(())) => {
+            drop((connection, hangup, open));
+            // Boxed: few connections switch, and the others need no room for it.
+            Box::pin(switched(progress, shared, activity)).await;
+            return;
+        }
         Ended::Served(Err(error)) if error.is_parse_version_h2() => refused::http_2(),
         Ended::Served(Err(error)) => {
             debug!(%peer, %error, "a connection ended early");
@@ -468,8 +475,22 @@ async fn http1<T, S>(
         Ended::NoHead => return,
     };
     client.refused(RefusedHead::raw(&progress.head(), peer, &problem), &shared);
-    let transport = connection.into_parts().io.into_inner().into_inner();
+    let Some(parts) = connection.into_parts() else { return };
+    let transport = parts.io.into_inner().into_inner();
     write_refusal(transport, &raw_problem(&problem, limits, false)).await;
+}
+
+/// Sees to a connection with which HTTP is done: it is closed, or has switched to another protocol.
+async fn switched(progress: Progress, shared: Arc<Shared>, activity: Activity) {
+    if let Some(switch) = progress.switch() {
+        let _open = shared.protocols.meters.opened(Spoken::WebSocket);
+        switch::hold_open(Arc::clone(switch), &activity).await;
+    } else if let Some(offered) = progress.take_offered() {
+        // hyper hands the connection over even if the offer was not accepted, and does not close it in order.
+        if let Ok(transport) = offered.await {
+            let _ = TokioIo::new(transport).shutdown().await;
+        }
+    }
 }
 
 /// A transport whose writes fail if the client reads nothing for too long.
@@ -523,6 +544,8 @@ where
             (None, Ok(())) => is_about_all(&head).then(answer::options),
         };
         client.sign(&mut head);
+        // Bytes behind the handshake are not HTTP, so they must never be parsed as a request.
+        let is_last = head.headers.contains_key(UPGRADE) && !matches!(websocket::handshake(&head), Ok(false));
         let body = body::request(body, progress.clone());
         let answering = match own {
             Some(own) => Either::Left(ready(Ok(own))),
@@ -530,9 +553,13 @@ where
         };
         let progress = progress.clone();
         // Not an `async` block: it would have room for all of these twice, and an idle connection keeps that.
-        answering.map_ok(move |mut answer| {
+        answering.map_ok(move |mut answer: Response<Body>| {
             progress.answered();
-            if progress.is_broken() {
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                progress.switched(std::mem::take(answer.body_mut()));
+                return answer;
+            }
+            if is_last || progress.is_broken() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             answer.map(|body| body::answer(body, progress))

@@ -154,8 +154,10 @@ impl Gateway {
                 codes: &way.retries.codes,
             },
             balance,
+            websocket: call.websocket,
             ..Options::default()
         };
+        ticket.websocket_idle(self.table.websocket_idle(Some(way)));
         let sent = async {
             match (&service, &way.target) {
                 (Some(service), _) => self.mesh.send_with(service, &options, request).await,

@@ -13,11 +13,13 @@ use http::request::Parts;
 use http::{HeaderName, Method, Request, Response, Uri};
 use http_body::Body;
 use ipnet::IpNet;
+use mesh::head::websocket::HandshakeError;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
 use mesh::{Deadline, Mesh, MeshBody, MeshError, Options};
 use plugin::access_log::reason::of_code;
 use plugin::http::{Guard, ProblemCode, grpc, trace};
 use plugin::proxy_protocol::is_trusted;
+use plugin::tunnel::{self, Handshake};
 use plugin::{ClientCertificate, CountedBody, InFlight, Peer, Tls, TlsSession};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -94,6 +96,7 @@ impl Gateway {
         let (body, bytes) = CountedBody::new(body);
         ticket.receives(bytes);
         let is_head = parts.method == Method::HEAD;
+        let handshake = Handshake::of(&mut parts);
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
         let source = Self::source(&parts, peer);
         head::strip(&mut parts.headers, source);
@@ -108,8 +111,20 @@ impl Gateway {
         }
         // A gRPC client reads the status of a refusal in another place.
         let mut refused = None;
-        let mut answer = match self.pass_on(parts, body, peer, &id, &mut ticket).await {
-            Ok(answer) => {
+        let passed = match handshake {
+            Ok(handshake) => {
+                let answer = self.pass_on(parts, body, (peer, handshake.is_some()), &id, &mut ticket).await;
+                answer.and_then(|answer| Ok((tunnel::established(handshake, &answer)?, answer)))
+            }
+            Err(error) => Err(Refused::Handshake(error)),
+        };
+        let mut answer = match passed {
+            Ok((Some(handshake), answer)) => {
+                let mut answer = ticket.tunnel(answer, handshake);
+                answer.headers_mut().entry(REQUEST_ID).or_insert(id);
+                return answer;
+            }
+            Ok((None, answer)) => {
                 ticket.answered(answer.status());
                 let mut answer = answer.map(|body| AnyBody::new(Sent::new(body, ticket, is_head)));
                 answer.headers_mut().entry(REQUEST_ID).or_insert(id);
@@ -124,6 +139,11 @@ impl Gateway {
                 refused = http::StatusCode::from_u16(problem.status).ok();
                 let mut answer = self.refusal(*problem, &id, is_grpc);
                 answer.headers_mut().insert(name, value);
+                answer
+            }
+            Err(Refused::Handshake(error)) => {
+                let mut answer = self.refusal(error.to_problem(), &id, false);
+                answer.headers_mut().extend(error.fields());
                 answer
             }
         };
@@ -152,7 +172,7 @@ impl Gateway {
         &self,
         mut parts: Parts,
         body: B,
-        peer: Option<IpAddr>,
+        (peer, websocket): (Option<IpAddr>, bool),
         id: &HeaderValue,
         ticket: &mut Ticket,
     ) -> Result<Response<RouteBody>, Refused>
@@ -171,7 +191,7 @@ impl Gateway {
         };
         self.check_connection(&parts, asked.host, peer)?;
         let client = parts.extensions.get::<TlsSession>().and_then(|session| session.client.clone());
-        let call = Call { peer, host: host.as_deref(), scheme: asked.scheme, id, client };
+        let call = Call { peer, host: host.as_deref(), scheme: asked.scheme, id, client, websocket };
         match self.table.destination(&asked) {
             Destination::Route(way, matched) => {
                 ticket.route(way);
@@ -190,7 +210,8 @@ impl Gateway {
                 cut(&mut parts.uri, len);
                 head::add(&mut parts.headers, &call.added(""));
                 let trail = ticket.trail();
-                let options = Options { trail: trail.as_ref(), ..Options::default() };
+                let options = Options { trail: trail.as_ref(), websocket, ..Options::default() };
+                ticket.websocket_idle(self.table.websocket_idle(None));
                 let sent = self.mesh.send_with(&service, &options, Request::from_parts(parts, body)).await;
                 self.forwarded(sent, None)
             }
@@ -367,6 +388,8 @@ pub(crate) enum Refused {
     Problem(Box<Problem>),
     /// A problem with a field in the head of the answer.
     With(Box<Problem>, HeaderName, HeaderValue),
+    /// It is a malformed WebSocket handshake.
+    Handshake(HandshakeError),
 }
 
 /// What the gateway knows about a request besides its head.
@@ -379,6 +402,8 @@ pub(crate) struct Call<'a> {
     id: &'a HeaderValue,
     /// The certificate with which the client has identified itself.
     client: Option<Arc<ClientCertificate>>,
+    /// Whether it is a WebSocket handshake.
+    pub(crate) websocket: bool,
 }
 
 impl<'a> Call<'a> {

@@ -79,6 +79,8 @@ pub struct Settings {
     pub response_timeout: Limit,
     /// How long a body may make no progress before the request fails. Default: `60s`.
     pub idle_timeout: Limit,
+    /// How long no byte may move over a WebSocket, in either direction, before it is closed: pings count. Default: `5m`.
+    pub websocket_timeout: Limit,
     /// How long a request may wait for a serving member, for example while a role moves. `0s` disables waiting.
     /// Default: `10s`.
     pub wait: DurationIn<0>,
@@ -131,6 +133,7 @@ impl Default for Settings {
             connect_timeout: DurationIn::of_millis::<4_000>(),
             response_timeout: DurationIn::of_millis::<60_000>(),
             idle_timeout: DurationIn::of_millis::<60_000>(),
+            websocket_timeout: DurationIn::of_millis::<300_000>(),
             wait: DurationIn::of_millis::<10_000>(),
             max_connections: NumberIn::of::<10_000>(),
             trust: Vec::new(),
@@ -170,7 +173,9 @@ impl Settings {
         if !mistakes.is_empty() {
             return Err(SettingsError { mistakes });
         }
-        let table = RouteTable::new(ways).with_services(self.services == Services::All);
+        let table = RouteTable::new(ways)
+            .with_services(self.services == Services::All)
+            .with_websocket_idle(self.websocket_timeout.get());
         Ok(Plan { listeners, table, limits, hosts: self.hosts.clone(), access_log })
     }
 }

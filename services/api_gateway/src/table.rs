@@ -59,6 +59,9 @@ pub(crate) struct Way {
     pub(crate) compresses: bool,
 }
 
+/// The usual limit for idle WebSockets.
+pub(crate) const WEBSOCKET_IDLE: Duration = Duration::from_secs(300);
+
 /// The destination of a route.
 #[derive(Debug)]
 pub(crate) enum Target {
@@ -90,6 +93,8 @@ pub(crate) struct Timeouts {
     pub(crate) idle: Option<Duration>,
     /// For the whole exchange; never 0.
     pub(crate) total: Option<Duration>,
+    /// How long a WebSocket may be idle.
+    pub(crate) websocket: Option<Duration>,
 }
 
 /// Which failed requests of a route are sent again.
@@ -125,6 +130,8 @@ pub(crate) struct RouteTable {
     any: Vec<usize>,
     /// Whether each service has a path of its own.
     has_services: bool,
+    /// How long a WebSocket may be idle on a route without a limit of its own, and to a service under its path.
+    websocket_idle: Duration,
 }
 
 /// A route under one of its hosts.
@@ -174,6 +181,7 @@ impl RouteTable {
             below: BTreeMap::new(),
             any: Vec::new(),
             has_services: true,
+            websocket_idle: WEBSOCKET_IDLE,
         };
         for Entry { host, way } in &entries {
             match host {
@@ -190,6 +198,17 @@ impl RouteTable {
     #[must_use]
     pub(crate) fn with_services(self, has_services: bool) -> Self {
         Self { has_services, ..self }
+    }
+
+    /// The same table with another limit for idle WebSockets.
+    #[must_use]
+    pub(crate) fn with_websocket_idle(self, websocket_idle: Duration) -> Self {
+        Self { websocket_idle, ..self }
+    }
+
+    /// How long a WebSocket may be idle on a route, or to a service under its path.
+    pub(crate) fn websocket_idle(&self, way: Option<&Way>) -> Duration {
+        way.and_then(|way| way.timeouts.websocket).unwrap_or(self.websocket_idle)
     }
 
     /// The destination of a request.

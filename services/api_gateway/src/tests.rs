@@ -43,6 +43,7 @@ mod reload;
 mod retry;
 mod seen;
 mod tls;
+mod websocket;
 
 #[tokio::test]
 async fn the_plugin_keeps_the_promises_of_every_plugin() {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use http::{Method, StatusCode};
+use axum::body::Body;
+use http::{Method, Response, StatusCode};
 use mesh::Trail;
 use plugin::InFlightGuard;
 use tokio::time::Instant;
@@ -11,9 +13,10 @@ use types::ServiceName;
 
 use crate::access_log::{End, Logged};
 use crate::places::Place;
-use crate::table::Way;
+use crate::table::{WEBSOCKET_IDLE, Way};
 use crate::traffic::{Ended, ListenerTraffic, RouteCounts, method};
-use plugin::access_log::reason::{CLIENT_GONE, DRAINED, Reason};
+use plugin::access_log::reason::{CLIENT_GONE, DRAINED, Reason, UPSTREAM_RESET, UPSTREAM_TIMEOUT};
+use plugin::tunnel::{Handshake, TunnelBytes, TunnelEnd};
 
 /// The status of a request whose client left before it was answered, as in nginx.
 const CLIENT_LEFT: u16 = 499;
@@ -30,6 +33,10 @@ pub(crate) struct Ticket {
     counts: Option<Arc<RouteCounts>>,
     received: Option<Arc<AtomicU64>>,
     sent: u64,
+    /// The bytes of its WebSocket.
+    tunnel: Option<TunnelBytes>,
+    /// How long that may be idle.
+    websocket_idle: Duration,
     status: Option<StatusCode>,
     /// Whether the answer has ended.
     is_whole: bool,
@@ -55,6 +62,8 @@ impl Ticket {
             counts: None,
             received: None,
             sent: 0,
+            tunnel: None,
+            websocket_idle: WEBSOCKET_IDLE,
             status: None,
             is_whole: false,
             reason: None,
@@ -119,6 +128,34 @@ impl Ticket {
         self.sent += bytes;
     }
 
+    /// How long a WebSocket may be idle where it goes.
+    pub(crate) fn websocket_idle(&mut self, limit: Duration) {
+        self.websocket_idle = limit;
+    }
+
+    /// The answer that opens a WebSocket. The request ends with it.
+    pub(crate) fn tunnel<B: Send + 'static>(
+        mut self,
+        answer: Response<B>,
+        handshake: Handshake,
+    ) -> Response<Body> {
+        let bytes = TunnelBytes::default();
+        self.answered(handshake.accepted());
+        self.tunnel = Some(bytes.clone());
+        let idle = self.websocket_idle;
+        handshake.accept(answer, idle, bytes, move |end| self.closed(end))
+    }
+
+    /// Ends a request that had become a WebSocket.
+    fn closed(self, end: TunnelEnd) {
+        self.ended(match end {
+            TunnelEnd::Closed => None,
+            TunnelEnd::ClientLost => Some(CLIENT_GONE),
+            TunnelEnd::ServerLost => Some(UPSTREAM_RESET),
+            TunnelEnd::Idle => Some(UPSTREAM_TIMEOUT),
+        });
+    }
+
     /// Ends a request whose answer is complete, or broke off for a reason.
     pub(crate) fn ended(mut self, reason: Option<Reason>) {
         self.is_whole = true;
@@ -129,9 +166,13 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.count(ListenerTraffic::unrouted);
-        let received = self.received.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        let load = |bytes: &Arc<AtomicU64>| bytes.load(Ordering::Relaxed);
         let code = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
-        let (took, sent) = (self.began.elapsed(), self.sent);
+        let took = self.began.elapsed();
+        let (received, sent) = match &self.tunnel {
+            Some(tunnel) => (load(&tunnel.received), load(&tunnel.sent)),
+            None => (self.received.as_ref().map_or(0, load), self.sent),
+        };
         if let Some(counts) = &self.counts {
             counts.ended(Ended { method: self.method, code, took, received, sent });
         }

@@ -18,12 +18,14 @@ use http::request::Parts;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body::Body as _;
 use ipnet::IpNet;
+use mesh::head::websocket::HandshakeError;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
 use mesh::{AffinityKey, Deadline, Mesh, MeshBody, MeshError, Options, Turns};
 use plugin::access_log::reason::{Reason, of_code};
 use plugin::client_addr::client_addr;
 use plugin::http::{Guard, grpc, trace};
 use plugin::proxy_protocol::is_trusted;
+use plugin::tunnel::{self, Handshake};
 use plugin::{
     AcceptLimits, Context, CoreListener, CountedBody, DrainingListener, OnRefused, Peer, Protocols,
     RefusalReason, ServeLimits, TlsSession,
@@ -63,6 +65,8 @@ enum Refused {
     /// By its own limits, or for lack of a backend.
     Own(Refusal),
     Problem(Box<Problem>),
+    /// It is a malformed WebSocket handshake.
+    Handshake(HandshakeError),
 }
 
 impl From<Refusal> for Refused {
@@ -165,6 +169,7 @@ fn service(
 async fn answer(listener: &Arc<Listener>, front: &Front, request: Request<Body>) -> Response<Body> {
     let in_flight = listener.lasting.in_flight.enter();
     let (mut parts, body) = request.into_parts();
+    let handshake = Handshake::of(&mut parts);
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
     let source = match peer {
         Some(peer) if is_trusted(peer, &front.trust) => Source::Trusted,
@@ -181,18 +186,34 @@ async fn answer(listener: &Arc<Listener>, front: &Front, request: Request<Body>)
         parts.extensions.insert(Deadline(Instant::now() + timeout));
     }
     let body = exchange.counted(body);
-    let sent = pass_on(listener, front, parts, body, (peer, client), &id, &mut exchange).await;
-    let mut answer = match sent {
-        Ok(answer) => {
+    let passed = match handshake {
+        Ok(handshake) => {
+            exchange.is_handshake = handshake.is_some();
+            let sent = pass_on(listener, front, parts, body, (peer, client), &id, &mut exchange).await;
+            sent.and_then(|answer| Ok((tunnel::established(handshake, &answer)?, answer)))
+        }
+        Err(error) => Err(Refused::Handshake(error)),
+    };
+    let mut answer = match passed {
+        Ok((Some(handshake), mut answer)) => {
+            answer.headers_mut().entry(REQUEST_ID).or_insert(id);
+            return exchange.tunnel(answer, handshake);
+        }
+        Ok((None, answer)) => {
             let status = answer.status();
             let mut answer = answer.map(|body| Body::new(exchange.forwarded(status, body)));
             answer.headers_mut().entry(REQUEST_ID).or_insert(id);
             answer
         }
         Err(refused) => {
+            let fields = match &refused {
+                Refused::Handshake(error) => error.fields(),
+                Refused::Own(_) | Refused::Problem(_) => Vec::new(),
+            };
             let (mut answer, status, reason) = refusal(refused, listener, front, &id, is_grpc);
             exchange.refused(status, reason, answer.size_hint().exact().unwrap_or_default());
             answer.headers_mut().insert(REQUEST_ID, id);
+            answer.headers_mut().extend(fields);
             if let Ok(node) = HeaderValue::from_str(front.node.as_str()) {
                 answer.headers_mut().insert(NODE, node);
             }
@@ -222,6 +243,7 @@ fn refusal(
             }
             *problem
         }
+        Refused::Handshake(error) => error.to_problem(),
         Refused::Own(refusal) => {
             meters.refused(refusal);
             problem(refusal, listener)
@@ -297,6 +319,7 @@ async fn pass_on(
     let mut options = Options {
         balance: balance(listener.forward.balance, front, key),
         trail: trail.as_ref(),
+        websocket: exchange.is_handshake,
         ..Options::default()
     };
     let sent = match (&front.service, addresses) {

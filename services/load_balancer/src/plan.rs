@@ -29,6 +29,8 @@ const LISTENERS: usize = 16;
 const NAME: usize = 20;
 /// How long no byte may move, unless given.
 const IDLE: Duration = Duration::from_secs(3600);
+/// The same for WebSockets in HTTP mode.
+const WEBSOCKET_IDLE: Duration = Duration::from_secs(300);
 /// The listener of a service's members unless another one is given: that of `api_gateway`.
 const GATEWAY: &str = "gateway";
 
@@ -65,6 +67,8 @@ pub(crate) struct Forward {
     pub(crate) per_backend: Option<u32>,
     pub(crate) connect: Duration,
     pub(crate) idle: Duration,
+    /// How long a WebSocket may be idle in HTTP mode.
+    pub(crate) websocket: Duration,
     pub(crate) drain: Duration,
     pub(crate) check: Option<Checking>,
     pub(crate) ejection: Rules,
@@ -236,6 +240,7 @@ fn planned(
             per_backend: listener.limits.per_backend.map(|limit| small(limit.get())),
             connect: listener.timeouts.connect.get(),
             idle: listener.timeouts.idle.map_or(IDLE, DurationIn::get),
+            websocket: listener.timeouts.websocket.map_or(WEBSOCKET_IDLE, DurationIn::get),
             drain: listener.timeouts.drain.get(),
             check,
             ejection: Rules {

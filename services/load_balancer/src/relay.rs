@@ -8,7 +8,6 @@
 
 mod pipe;
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
@@ -17,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use plugin::Buffer;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -24,12 +24,8 @@ use tokio::time::{Instant, sleep_until};
 
 use self::pipe::Pipe;
 
-/// The size of a buffer, and so the most that waits in our memory for one slow reader.
-const SIZE: usize = 64 * 1024;
 /// After how many bytes a direction splices, if it may. It does so earlier if as many as a buffer holds arrive at once.
 const SPLICE_AFTER: u64 = 64 * 1024;
-/// How many unused buffers each thread keeps.
-const KEPT: usize = 64;
 /// An idle time that the clock can't express has no end; this is far enough.
 const FAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -215,7 +211,7 @@ impl Direction {
                     Ok(0) => State::Ending,
                     Ok(len) => {
                         (self.start, self.end) = (0, len);
-                        if len == SIZE {
+                        if len == Buffer::SIZE {
                             self.has_much();
                         }
                         State::Writing
@@ -326,42 +322,6 @@ fn write(cx: &mut Context<'_>, to: &TcpStream, bytes: &[u8]) -> Poll<io::Result<
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             written => return Poll::Ready(written),
         }
-    }
-}
-
-thread_local! {
-    static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A buffer of this thread's, which goes back to the thread on which it is dropped.
-#[derive(Debug)]
-struct Buffer(Box<[u8]>);
-
-impl Buffer {
-    fn take() -> Self {
-        let kept = FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten();
-        Self(kept.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice()))
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.0);
-        // A thread that ends keeps nothing.
-        let _ = FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            if free.len() < KEPT {
-                free.push(bytes);
-            }
-        });
     }
 }
 

@@ -287,6 +287,9 @@ pub struct Timeouts {
     /// `60s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Limit>,
+    /// How long no byte may move over a WebSocket in HTTP mode, in either direction, before it is closed. Unless given, `5m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<Limit>,
     /// How long connections continue after the drain of the member that they lead to has begun, or that of the balancer
     /// itself, which takes 10 seconds at most. Default: `30s`.
     pub drain: DurationIn<0>,
@@ -320,6 +323,7 @@ impl Default for Timeouts {
             connect: DurationIn::of_millis::<4_000>(),
             idle: None,
             answer: None,
+            websocket: None,
             drain: DurationIn::of_millis::<30_000>(),
         }
     }

@@ -36,6 +36,7 @@ mod reload;
 mod requests;
 mod seen;
 mod tls;
+mod websocket;
 
 /// How long a condition may take to hold.
 const PATIENCE: Duration = Duration::from_secs(30);

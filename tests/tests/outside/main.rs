@@ -1,4 +1,5 @@
-//! Clients and test tools that others wrote, against the real agent: curl, h2load, varnishtest, Python's httpx and grpcio.
+//! Clients and test tools that others wrote, against the real agent: curl, h2load, varnishtest, Python's httpx, grpcio and
+//! websockets.
 //!
 //! `.ci/run` installs them. Elsewhere, a test whose tool is missing says so and passes.
 
@@ -9,3 +10,4 @@ mod h2load;
 mod python;
 mod tool;
 mod varnishtest;
+mod websockets;

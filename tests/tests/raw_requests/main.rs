@@ -11,6 +11,7 @@ mod http2;
 mod paths;
 mod recorder;
 mod requests;
+mod websockets;
 
 use front::Front;
 use recorder::{Recorder, Seen};

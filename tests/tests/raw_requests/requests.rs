@@ -266,6 +266,31 @@ async fn an_upgrade_or_an_expectation_changes_no_framing() -> anyhow::Result<()>
             }),
         ),
         (
+            "a WebSocket handshake that is answered with 200, and a request behind it",
+            format!(
+                "{GET}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n{NEXT}"
+            ),
+            sent(""),
+        ),
+        (
+            "a WebSocket handshake with a body",
+            format!(
+                "{GET}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nContent-Length: {}\r\n\r\n{NEXT}",
+                NEXT.len()
+            ),
+            Right::Refused(&[400], "bad-handshake"),
+        ),
+        (
+            "a WebSocket handshake of another version, and a request behind it",
+            format!(
+                "{GET}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n{NEXT}"
+            ),
+            Right::Refused(&[426], "websocket-version"),
+        ),
+        (
             "Expect: 100-continue with a body",
             format!("{POST}Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello"),
             { sent("hello") },

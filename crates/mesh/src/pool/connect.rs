@@ -2,19 +2,25 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rand::seq::SliceRandom;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
+use super::alone;
 use super::shared::{Heard, Shared, Streams};
 use super::tls::{Tls, TlsError};
 use crate::counts::ConnectResult;
@@ -29,8 +35,8 @@ const MAX_HEAD: u32 = 16 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
-/// After how long without bytes the system asks whether the server's machine is still there, how often, and how many times in vain.
-/// Not by pings of HTTP/2: strict servers of gRPC accept one every five minutes.
+/// After how long without bytes the system asks whether the server's machine is still there, how often, and how many times in
+/// vain. Not by pings of HTTP/2: strict servers of gRPC accept one every five minutes.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMES: u32 = 3;
@@ -38,9 +44,33 @@ const KEEP_ALIVE_TIMES: u32 = 3;
 /// Opens connections.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<AnyOrder>,
     tls: Arc<Tls>,
     limit: Duration,
+}
+
+/// Looks names up as this machine does. Their addresses come in any order, so that connections use all of them; the others are
+/// tried if one does not answer.
+#[derive(Debug, Clone)]
+struct AnyOrder(GaiResolver);
+
+impl Service<Name> for AnyOrder {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let looking = self.0.call(name);
+        Box::pin(async move {
+            let mut found: Vec<_> = looking.await?.collect();
+            found.shuffle(&mut rand::rng());
+            Ok(found.into_iter())
+        })
+    }
 }
 
 /// Why no connection could be opened. Nothing was sent.
@@ -59,12 +89,13 @@ pub(super) enum Opened {
 }
 
 /// Counts an open connection until it is dropped.
-struct Open(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub(super) struct Open(Arc<AtomicUsize>);
 
 impl Connector {
     /// `limit`: how long opening a connection may take.
     pub(super) fn new(limit: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(AnyOrder(GaiResolver::new()));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(limit));
@@ -80,7 +111,25 @@ impl Connector {
         origin: &Origin,
         open: &Arc<AtomicUsize>,
     ) -> Result<Opened, ConnectError> {
-        let (connecting, began) = (self.open(origin, open), Instant::now());
+        self.in_time(self.open(origin, open)).await
+    }
+
+    /// Opens a connection for one request alone. With TLS, it speaks HTTP/1.1. Over HTTP/2 without TLS, it is known whether
+    /// the server allows WebSockets.
+    pub(super) async fn connect_alone(
+        &self,
+        origin: &Origin,
+        open: &Arc<AtomicUsize>,
+    ) -> Result<(Opened, Open), ConnectError> {
+        let open = Open::new(open);
+        Ok((self.in_time(self.open_alone(origin)).await?, open))
+    }
+
+    async fn in_time(
+        &self,
+        connecting: impl Future<Output = Result<Opened, ConnectError>>,
+    ) -> Result<Opened, ConnectError> {
+        let began = Instant::now();
         let opened = timeout(self.limit, connecting).await;
         trail::connected(began.elapsed());
         opened.unwrap_or_else(|_late| {
@@ -89,10 +138,26 @@ impl Connector {
         })
     }
 
-    async fn open(&self, origin: &Origin, open: &Arc<AtomicUsize>) -> Result<Opened, ConnectError> {
+    async fn tcp(&self, origin: &Origin) -> Result<TokioIo<TcpStream>, ConnectError> {
         let uri = origin.uri().map_err(|error| ConnectError::other(&error))?;
         let mut tcp = self.tcp.clone();
-        let stream = tcp.call(uri).await.map_err(|error| ConnectError::of(&error))?;
+        tcp.call(uri).await.map_err(|error| ConnectError::of(&error))
+    }
+
+    async fn open_alone(&self, origin: &Origin) -> Result<Opened, ConnectError> {
+        let stream = self.tcp(origin).await?;
+        match origin.protocol() {
+            Protocol::Http1 => alone::http1(stream).await,
+            Protocol::H2c => alone::http2(stream).await,
+            Protocol::Tls(trust) => {
+                let shaking = self.tls.connect_http1(trust, origin.server_name(), stream.into_inner());
+                alone::http1(TokioIo::new(shaking.await.map_err(|error| ConnectError::tls(&error))?)).await
+            }
+        }
+    }
+
+    async fn open(&self, origin: &Origin, open: &Arc<AtomicUsize>) -> Result<Opened, ConnectError> {
+        let stream = self.tcp(origin).await?;
         match origin.protocol() {
             Protocol::Http1 => http1(Tolerant::new(stream), open).await,
             Protocol::H2c => http2(stream, open).await,
@@ -127,13 +192,7 @@ where
     T: Read + Write + Unpin + Send + 'static,
 {
     let streams = Streams::new(Instant::now());
-    let handshake = http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEAD)
-        .max_send_buf_size(SEND_BUFFER)
-        .handshake(Heard::new(io, &streams))
-        .await;
+    let handshake = http2_builder().handshake(Heard::new(io, &streams)).await;
     let (sender, connection) = handshake.map_err(|error| ConnectError::other(&error))?;
     let driver = Driver { connection, streams: Arc::clone(&streams) };
     let open = Open::new(open);
@@ -142,6 +201,16 @@ where
         drop(open);
     });
     Ok(Opened::Http2(Shared::new(sender, streams)))
+}
+
+pub(super) fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEAD)
+        .max_send_buf_size(SEND_BUFFER);
+    builder
 }
 
 /// Drives a connection over HTTP/2 and reads the server's limit of streams.

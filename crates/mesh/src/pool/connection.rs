@@ -5,18 +5,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::header::UPGRADE;
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
+use hyper::ext::Protocol;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
+use super::connect::Open;
 use super::idle::Idle;
 use super::per_core::PerCore;
 use super::shared::Stream;
 use super::unanswered::Unanswered;
 use super::{ConnectError, reuse};
+use crate::head::websocket;
 use crate::origin::Origin;
 use crate::upload::AttemptBody;
 use crate::wire::chain;
@@ -36,6 +40,8 @@ pub(crate) struct Leased {
     /// Whether it may carry another request after this one.
     may_be_reused: bool,
     idle: Duration,
+    /// Counts a connection that never carries another request.
+    _alone: Option<Open>,
 }
 
 #[derive(Debug)]
@@ -56,6 +62,9 @@ pub(crate) enum SendError {
     /// It may have been acted on.
     #[error(transparent)]
     Sent(hyper::Error),
+    /// The server speaks HTTP/2 without WebSockets. Nothing was sent.
+    #[error("the server does not allow WebSockets over HTTP/2")]
+    NoWebSockets,
 }
 
 impl Leased {
@@ -67,7 +76,13 @@ impl Leased {
         idle: Duration,
     ) -> Self {
         let (origin, pool) = (Arc::clone(origin), Arc::clone(pool));
-        Self { kind, origin, pool, is_reused, may_be_reused: true, idle }
+        Self { kind, origin, pool, is_reused, may_be_reused: true, idle, _alone: None }
+    }
+
+    /// A connection that never carries another request.
+    pub(super) fn alone(kind: Kind, origin: &Arc<Origin>, pool: &Arc<PerCore>, open: Open) -> Self {
+        let leased = Self::new(kind, origin, pool, false, Duration::ZERO);
+        Self { may_be_reused: false, _alone: Some(open), ..leased }
     }
 
     /// Whether it carried another request before.
@@ -93,6 +108,14 @@ impl Leased {
         let sent = match &mut self.kind {
             Kind::Http1(sender) => sender.try_send_request(request).await,
             Kind::Http2(stream) => {
+                if request.headers().contains_key(UPGRADE) {
+                    if !stream.allows_websockets() {
+                        return Err(SendError::NoWebSockets);
+                    }
+                    websocket::without_connection(request.headers_mut());
+                    *request.method_mut() = Method::CONNECT;
+                    request.extensions_mut().insert(Protocol::from_static("websocket"));
+                }
                 let host = request.headers_mut().remove(http::header::HOST);
                 let path = std::mem::take(request.uri_mut());
                 // hyper refuses a path alone, as it would refuse this host.

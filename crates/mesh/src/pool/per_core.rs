@@ -120,6 +120,23 @@ impl PerCore {
         }
     }
 
+    /// A new connection that is never put back.
+    pub(super) async fn lease_alone(self: &Arc<Self>, origin: &Arc<Origin>) -> Result<Leased, ConnectError> {
+        let connected = self.settings.connector.connect_alone(origin, &self.open).await;
+        self.count(&connected);
+        let (opened, open) = connected?;
+        let kind = match opened {
+            Opened::Http1(sender) => Kind::Http1(sender),
+            Opened::Http2(shared) => Kind::Http2(shared.only()),
+        };
+        Ok(Leased::alone(kind, origin, self, open))
+    }
+
+    fn count<T>(&self, connected: &Result<T, ConnectError>) {
+        let result = connected.as_ref().map_or_else(|error| error.result, |_| ConnectResult::Connected);
+        self.settings.counts.connected(result);
+    }
+
     /// An open connection that can take a request.
     fn take(self: &Arc<Self>, origin: &Arc<Origin>) -> Option<Leased> {
         let mut state = self.state();
@@ -160,8 +177,7 @@ impl PerCore {
 
     async fn connect(&self, origin: &Origin) -> Result<Opened, ConnectError> {
         let connected = self.settings.connector.connect(origin, &self.open).await;
-        let result = connected.as_ref().map_or_else(|error| error.result, |_| ConnectResult::Connected);
-        self.settings.counts.connected(result);
+        self.count(&connected);
         connected
     }
 

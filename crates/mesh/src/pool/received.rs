@@ -26,6 +26,11 @@ impl Received {
         body
     }
 
+    /// The body of the answer to a handshake, whose connection is not used again.
+    pub(crate) fn alone(incoming: Incoming, connection: Leased) -> Self {
+        Self { incoming, connection: Some(connection) }
+    }
+
     fn ended(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.put_back();

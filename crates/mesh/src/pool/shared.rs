@@ -36,6 +36,8 @@ pub(super) struct Streams {
     is_settled: AtomicBool,
     /// How often something was received.
     heard: AtomicU64,
+    /// Whether the server allows WebSockets over HTTP/2.
+    allows_websockets: AtomicBool,
     /// The task that reads the server's limit.
     driver: AtomicWaker,
 }
@@ -65,6 +67,12 @@ impl Shared {
         self.sender.is_closed() || (self.is_idle() && self.idle_until(idle) <= now)
     }
 
+    /// The stream of a connection that nobody else uses.
+    pub(super) fn only(self) -> Stream {
+        self.streams.open.fetch_add(1, Ordering::AcqRel);
+        Stream(self)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.streams.open.load(Ordering::Acquire) == 0
     }
@@ -87,6 +95,7 @@ impl Streams {
             idle_since: Mutex::new(now),
             is_settled: AtomicBool::new(false),
             heard: AtomicU64::new(0),
+            allows_websockets: AtomicBool::new(false),
             driver: AtomicWaker::new(),
         })
     }
@@ -105,7 +114,19 @@ impl Streams {
     }
 }
 
+impl Streams {
+    /// Records that the server allows WebSockets over HTTP/2.
+    pub(super) fn allow_websockets(&self) {
+        self.allows_websockets.store(true, Ordering::Release);
+    }
+}
+
 impl Stream {
+    /// Whether the server allows WebSockets. Known only of a connection that was opened for one.
+    pub(super) fn allows_websockets(&self) -> bool {
+        self.0.streams.allows_websockets.load(Ordering::Acquire)
+    }
+
     /// All streams of its connection.
     pub(super) fn all(&self) -> &Arc<Streams> {
         &self.0.streams

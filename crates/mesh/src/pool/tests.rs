@@ -17,6 +17,7 @@ use crate::{BaseUrl, ConnectResult, Limits, Mesh, MeshError};
 
 mod http2;
 mod tls;
+mod websocket;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 

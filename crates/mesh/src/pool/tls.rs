@@ -35,7 +35,7 @@ pub(super) struct Tls {
 
 #[derive(Debug, Clone)]
 struct Known {
-    config: Arc<ClientConfig>,
+    config: Configs,
     /// The file's state when it was read.
     stamp: Option<Stamp>,
     checked: Instant,
@@ -44,8 +44,17 @@ struct Known {
 /// Changes whenever a file does.
 type Stamp = (SystemTime, u64);
 
+/// The settings for connections.
+#[derive(Debug, Clone)]
+struct Configs {
+    /// For HTTP/2 or HTTP/1.1.
+    any: Arc<ClientConfig>,
+    /// For HTTP/1.1 alone.
+    http1: Arc<ClientConfig>,
+}
+
 /// The settings for connections, and the state of the file that they are from.
-type Read = (Arc<ClientConfig>, Option<Stamp>);
+type Read = (Configs, Option<Stamp>);
 
 /// Why no TLS session came about.
 #[derive(Debug, thiserror::Error)]
@@ -74,20 +83,28 @@ impl Tls {
         host: &str,
         stream: TcpStream,
     ) -> Result<(TlsStream<TcpStream>, bool), TlsError> {
-        let config = self.config(trust).await?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Name(host.to_owned()))?;
-        let stream = TlsConnector::from(config).connect(name, stream).await.map_err(TlsError::Handshake)?;
+        let stream = shake(self.config(trust).await?.any, host, stream).await?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
         Ok((stream, is_http2))
     }
 
+    /// The same for HTTP/1.1 alone.
+    pub(super) async fn connect_http1(
+        &self,
+        trust: &Trust,
+        host: &str,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, TlsError> {
+        shake(self.config(trust).await?.http1, host, stream).await
+    }
+
     /// The settings for connections. If a file that has changed can't be read, what was read before stays.
-    async fn config(&self, trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+    async fn config(&self, trust: &Trust) -> Result<Configs, TlsError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(trust).cloned();
         if let Some(known) = &known
             && (*trust == Trust::System || known.checked.elapsed() < CHECK_EVERY)
         {
-            return Ok(Arc::clone(&known.config));
+            return Ok(known.config.clone());
         }
         let (of, before) = (trust.clone(), known.as_ref().and_then(|known| known.stamp));
         let read = spawn_blocking(move || read(&of, before)).await;
@@ -103,10 +120,19 @@ impl Tls {
             (Err(error), None) => return Err(error),
             (Ok(None), None) => return Err(TlsError::Setup("nothing was read".to_owned())),
         };
-        let config = Arc::clone(&known.config);
+        let config = known.config.clone();
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(trust.clone(), known);
         Ok(config)
     }
+}
+
+async fn shake(
+    config: Arc<ClientConfig>,
+    host: &str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, TlsError> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Name(host.to_owned()))?;
+    TlsConnector::from(config).connect(name, stream).await.map_err(TlsError::Handshake)
 }
 
 /// Reads the trusted certificates, unless their file is the same as before.
@@ -130,8 +156,10 @@ fn read(trust: &Trust, before: Option<Stamp>) -> Result<Option<Read>, TlsError> 
         .map_err(setup)?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    let mut http1 = config.clone();
     config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
-    Ok(Some((Arc::new(config), stamp)))
+    http1.alpn_protocols = vec![HTTP1.to_vec()];
+    Ok(Some((Configs { any: Arc::new(config), http1: Arc::new(http1) }, stamp)))
 }
 
 fn system() -> Result<RootCertStore, TlsError> {

@@ -14,21 +14,24 @@ use futures_util::{FutureExt, TryFutureExt};
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh::head::{is_about_all, refuse};
+use mesh::head::{is_about_all, refuse, websocket};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use super::malformed::{self, Trailers};
-use super::meters::Spoken;
+use super::meters::{ListenerMeters, Spoken};
 use super::refusal::{RefusalReason, RefusedHead};
 use super::slots::{Activity, Order};
 use super::standstill::{Streams, poll_all, watched};
+use super::switch::poll_body;
 use super::{Client, Shared, answer, limited, refused};
+use crate::tunnel::no_websocket;
 
 /// How many requests of one connection may be open at once.
 const STREAMS: u32 = 100;
@@ -76,6 +79,7 @@ pub(super) async fn serve<T, S>(
     let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
     builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADER_LIST)
         .max_pending_accept_reset_streams(PENDING_RESETS)
@@ -86,7 +90,8 @@ pub(super) async fn serve<T, S>(
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1);
     let io = TokioIo::new(limited(transport, &shared.limits));
-    let mut connection = builder.serve_connection(io, with_refusals(service, client, shared));
+    let mut connection =
+        builder.serve_connection(io, with_refusals(service, client, streams.clone(), shared));
     let mut running = FuturesUnordered::new();
     let mut idle = Box::pin(sleep_until(due));
     let (mut is_idle, mut is_closing, mut is_ending) = (true, false, false);
@@ -100,10 +105,17 @@ pub(super) async fn serve<T, S>(
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
         }
-        let new = streams.take();
+        let mut new = streams.take();
         let has_begun = !new.is_empty();
-        running.extend(new);
-        let has_none = poll_all(&mut running, cx).is_ready();
+        let has_none = loop {
+            running.extend(new);
+            let has_none = poll_all(&mut running, cx).is_ready();
+            // A stream that becomes a WebSocket begins others.
+            new = streams.take();
+            if new.is_empty() {
+                break has_none;
+            }
+        };
         // A request may have begun and ended since the last look.
         if has_begun || has_none != is_idle {
             is_idle = has_none;
@@ -152,6 +164,7 @@ fn is_flood(error: &hyper::Error) -> bool {
 fn with_refusals<S>(
     service: S,
     client: Client,
+    streams: Streams,
     shared: Arc<Shared>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -169,6 +182,10 @@ where
         let malformed = malformed::of_head(&head);
         merge_cookies(&mut head);
         name_host(&mut head);
+        let is_websocket = is_websocket(&head);
+        if is_websocket {
+            websocket::of_extended_connect(&mut head);
+        }
         let own = if let Some(problem) = &malformed {
             client.refused(RefusedHead::parsed(&head, client.peer, problem), &shared);
             Some(Err(malformed::reset()))
@@ -194,10 +211,14 @@ where
                 Either::Right(answering.map_err(|never| match never {}))
             }
         };
+        let switching = is_websocket.then(|| (streams.clone(), shared.protocols.meters.clone()));
         answering.map(move |answer| {
             let mut answer = answer?;
             if trailers.as_ref().is_some_and(Trailers::are_malformed) {
                 return Err(malformed::reset());
+            }
+            if let Some((streams, meters)) = switching {
+                answer = switched(answer, &streams, &meters);
             }
             if is_head {
                 without_body(&mut answer);
@@ -208,6 +229,30 @@ where
             Ok(answer)
         })
     })
+}
+
+/// Whether a request is an extended CONNECT for a WebSocket (RFC 8441, section 4).
+fn is_websocket(head: &Parts) -> bool {
+    head.method == Method::CONNECT
+        && head.extensions.get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket")
+}
+
+/// The answer to a WebSocket handshake as HTTP/2 has it. The body of an answer 101, in which a proxy moves the bytes of both
+/// connections, runs beside the streams of the connection, and ends with it.
+fn switched(answer: Response<Body>, streams: &Streams, meters: &ListenerMeters) -> Response<Body> {
+    let status = answer.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        let (mut head, mut body) = answer.into_parts();
+        websocket::to_extended_connect(&mut head);
+        let open = meters.opened(Spoken::WebSocket);
+        streams.run(async move {
+            let _open = open;
+            let _ = poll_fn(|cx| poll_body(&mut body, cx)).await;
+        });
+        return Response::from_parts(head, Body::empty());
+    }
+    // Any success would mean that the handshake was accepted.
+    if status.is_success() { crate::http::problem(&no_websocket(status)) } else { answer }
 }
 
 /// Leaves only the head of an answer to HEAD. hyper does that for HTTP/1.1 alone.

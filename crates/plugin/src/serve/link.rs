@@ -17,6 +17,7 @@ use super::answer::raw_problem;
 use super::progress::Progress;
 use super::refusal::RefusedHead;
 use super::slots::Order;
+use super::switch::Half;
 use super::{Client, Shared, refused};
 
 /// How long a client may continue to send after its answer: closing at once would reset the connection, and the client
@@ -99,16 +100,37 @@ pub(super) struct Link<T> {
     /// The unwritten rest of the problem that replaces the parser's empty refusal.
     refusal: Option<Bytes>,
     lingering: Option<Pin<Box<Sleep>>>,
+    _closed: Closed,
+}
+
+/// Reports the end of a transport whose connection has switched to another protocol.
+struct Closed(Progress);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        if let Some(switch) = self.0.switch() {
+            switch.closed();
+        }
+    }
 }
 
 impl<T> Link<T> {
     pub(super) fn new(inner: T, progress: Progress, (client, shared): (Client, Arc<Shared>)) -> Self {
-        Self { inner, progress, client, shared, refusal: None, lingering: None }
+        let closed = Closed(progress.clone());
+        Self { inner, progress, client, shared, refusal: None, lingering: None, _closed: closed }
     }
 
     /// The transport itself, once the connection is not served any more.
     pub(super) fn into_inner(self) -> T {
         self.inner
+    }
+
+    /// Fails once a connection that has switched was cut. Returns whether it has switched.
+    fn has_switched(&self, half: Half, cx: &Context<'_>) -> io::Result<bool> {
+        match self.progress.switch() {
+            Some(switch) => switch.check(half, cx).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Discards what the parser writes, and prepares a problem that replaces it.
@@ -144,6 +166,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Link<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.has_switched(Half::Read, cx)? {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         self.progress.received(&buf.filled()[before..]);
@@ -153,6 +178,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Link<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Link<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.has_switched(Half::Write, cx)? {
+            return Pin::new(&mut self.inner).poll_write(cx, buf);
+        }
         if self.progress.is_refusing() {
             self.refuse(buf);
             return Poll::Ready(Ok(buf.len()));
@@ -165,6 +193,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Link<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.has_switched(Half::Write, cx)? {
+            return Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        }
         if self.progress.is_refusing() {
             self.refuse(bufs.first().map_or(&[], |buf| buf));
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));

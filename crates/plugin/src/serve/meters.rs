@@ -16,6 +16,7 @@ struct Counts {
     connections: AtomicU64,
     http1: AtomicU64,
     http2: AtomicU64,
+    websockets: AtomicU64,
     refused: [AtomicU64; RefusalReason::ALL.len()],
     tls12: AtomicU64,
     tls13: AtomicU64,
@@ -30,6 +31,8 @@ struct Counts {
 pub(super) enum Spoken {
     Http1,
     Http2,
+    /// Of a connection with HTTP/1.1 that has become one, or of a stream of one with HTTP/2.
+    WebSocket,
 }
 
 /// A connection that is open. It ends when this is dropped.
@@ -87,11 +90,15 @@ impl ListenerMeters {
         let all = Arc::clone(&listeners);
         metrics.observable_gauges(
             "open_connections",
-            "Open connections, by listener and protocol",
+            "Open connections, by listener and protocol; WebSockets over HTTP/2 are counted besides their connection",
             move || {
                 let mut open = Vec::new();
                 for (name, meters, _) in &all() {
-                    for (protocol, count) in [("h1", &meters.0.http1), ("h2", &meters.0.http2)] {
+                    for (protocol, count) in [
+                        ("h1", &meters.0.http1),
+                        ("h2", &meters.0.http2),
+                        ("websocket", &meters.0.websockets),
+                    ] {
                         open.push((with(name, "protocol", protocol), load(count)));
                     }
                 }
@@ -187,6 +194,7 @@ impl ListenerMeters {
         match spoken {
             Spoken::Http1 => &self.0.http1,
             Spoken::Http2 => &self.0.http2,
+            Spoken::WebSocket => &self.0.websockets,
         }
     }
 }

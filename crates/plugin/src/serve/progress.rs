@@ -1,10 +1,13 @@
 //! The state that the transport and the service of one connection share.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use axum::body::Body;
 use http::request::Parts;
+use hyper::upgrade::OnUpgrade;
 
 use super::slots::Activity;
+use super::switch::Switch;
 
 /// How many bytes of a head are kept, to find out what is wrong with it.
 const KEPT: usize = 64 * 1024;
@@ -19,6 +22,8 @@ pub(super) struct Progress(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     activity: Activity,
+    /// Once the connection has switched to another protocol.
+    switch: OnceLock<Arc<Switch>>,
 }
 
 /// What the connection waits for.
@@ -50,12 +55,14 @@ struct State {
     reads_body: bool,
     /// The bytes of the head that is being read.
     head: Vec<u8>,
+    /// What hyper hands over instead of closing the connection, because a request offered to switch protocols.
+    offered: Option<OnUpgrade>,
 }
 
 impl Progress {
     /// Of a new connection, which is noted as idle between its requests.
     pub(super) fn new(activity: Activity) -> Self {
-        Self(Arc::new(Shared { state: Mutex::default(), activity }))
+        Self(Arc::new(Shared { state: Mutex::default(), activity, switch: OnceLock::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -79,6 +86,7 @@ impl Progress {
         let fragment = fragment(&state.head, head);
         state.open += 1;
         state.has_begun = true;
+        state.offered = head.extensions.get().cloned().or_else(|| state.offered.take());
         state.is_unread = has_body;
         state.reads_body = has_body;
         let end = if has_body { None } else { end_of_head(&state.head) };
@@ -94,6 +102,22 @@ impl Progress {
     /// Notes that the service has an answer.
     pub(super) fn answered(&self) {
         self.state().has_answered = true;
+    }
+
+    /// Notes that the connection switches to another protocol. What holds the request is kept with its body.
+    pub(super) fn switched(&self, body: Body) {
+        self.state().offered = None;
+        let _ = self.0.switch.set(Arc::new(Switch::new(body)));
+    }
+
+    /// Who has the connection once it has switched.
+    pub(super) fn switch(&self) -> Option<&Arc<Switch>> {
+        self.0.switch.get()
+    }
+
+    /// The transport of a connection that has ended without a switch, if a request offered one.
+    pub(super) fn take_offered(&self) -> Option<OnUpgrade> {
+        self.state().offered.take()
     }
 
     /// Notes that an answer has ended.

@@ -53,6 +53,11 @@ impl Streams {
         Self { begun: Arc::default(), limit }
     }
 
+    /// Runs a task beside the streams.
+    pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(task));
+    }
+
     /// Those that have begun since the last call.
     pub(super) fn take(&self) -> Vec<Running> {
         std::mem::take(&mut self.begun.lock().unwrap_or_else(PoisonError::into_inner))

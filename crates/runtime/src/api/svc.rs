@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Response, Uri};
+use hyper::upgrade::OnUpgrade;
 use mesh::Kind;
 use plugin::{Claim, Detach};
 use tower::ServiceExt;
@@ -65,9 +66,13 @@ pub(crate) async fn call(State(app): State<App>, mut request: Request) -> Respon
     }
     // Path parameters that the agent's own router has noted would mix with those of the service's router.
     let peer = request.extensions_mut().remove::<plugin::Peer>();
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     request.extensions_mut().clear();
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer);
+    }
+    if let Some(upgrade) = upgrade {
+        request.extensions_mut().insert(upgrade);
     }
     let tie = Detach::new(pass);
     request.extensions_mut().insert(tie.clone());

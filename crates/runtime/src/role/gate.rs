@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use axum::body::Body;
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use plugin::{Claim, Detach, Metrics, Service, on_end};
 use tokio::sync::Notify;
@@ -164,8 +164,12 @@ impl Mount {
 }
 
 /// Keeps the request inside its gate until the body of its answer has been sent or dropped, or the request is detached.
+///
+/// A connection that switches to another protocol, such as a WebSocket, stays inside as long as it is open: the listener keeps
+/// the body of its answer for that time.
 pub(crate) fn hold(response: Response<Body>, gate: &Gate, tie: Detach) -> Response<Body> {
-    if response.body().is_end_stream() {
+    let is_switch = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if !is_switch && response.body().is_end_stream() {
         tie.detach();
         return response;
     }
@@ -174,9 +178,25 @@ pub(crate) fn hold(response: Response<Body>, gate: &Gate, tie: Detach) -> Respon
     }
     let cut = Box::pin(gate.cut.clone().cancelled_owned());
     response.map(|body| {
+        let body = if is_switch { Body::new(Open) } else { body };
         let body = Cuttable { body, cut, tie: tie.clone() };
         Body::new(on_end(body, move |_| tie.detach()))
     })
+}
+
+/// The body of an answer that switches protocols. It ends with the connection, which drops it.
+struct Open;
+
+impl HttpBody for Open {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Pending
+    }
 }
 
 /// A body that fails once the gate ends its requests, unless its request was detached.
@@ -242,6 +262,20 @@ mod tests {
         assert!(http_body_util::BodyExt::frame(&mut body).await.unwrap().is_err());
         drop(body);
         gate.empty().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_switches_is_inside_until_it_is_closed_or_cut() {
+        let gate = Arc::new(Gate::default());
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let mut body = hold(response, &gate, Detach::new(gate.enter().unwrap())).into_body();
+        assert!(futures_util::poll!(http_body_util::BodyExt::frame(&mut body)).is_pending());
+        assert_eq!(gate.inside(), 1);
+        gate.cut();
+        assert!(http_body_util::BodyExt::frame(&mut body).await.unwrap().is_err());
+        drop(body);
+        assert_eq!(gate.inside(), 0);
     }
 
     #[tokio::test]

@@ -161,6 +161,7 @@ impl Checked<'_> {
                     .total
                     .map(types::range::DurationIn::get)
                     .filter(|total| !total.is_zero()),
+                websocket: route.timeouts.websocket.map(super::Limit::get),
             },
             retries,
             choice,

@@ -326,8 +326,12 @@ pub struct TimeoutSettings {
     /// How long a body may make no progress before the request fails. Unless given, `idle_timeout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<Limit>,
-    /// How long a request and its answer may take in all, however steadily they move. `0s` is no limit.
-    /// No limit unless given.
+    /// How long a request and its answer may take in all, however steadily they move; a WebSocket only until it is
+    /// established. `0s` is no limit. No limit unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<DurationIn<0>>,
+    /// How long no byte may move over a WebSocket, in either direction, before it is closed. Unless given,
+    /// `websocket_timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<Limit>,
 }

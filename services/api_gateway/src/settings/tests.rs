@@ -19,7 +19,20 @@ fn the_defaults_are_right() {
     let plan = Settings::default().check().unwrap();
     assert_eq!(plan.listeners[0].address.to_string(), "127.0.0.1:0");
     assert_eq!(plan.limits, Limits::default(), "the documented defaults are those of the mesh");
+    assert_eq!(plan.table.websocket_idle(None), crate::table::WEBSOCKET_IDLE);
     assert_eq!(plugin::parse_settings(&json!({})), Ok(Settings::default()));
+}
+
+#[test]
+fn a_route_has_its_own_limit_for_idle_websockets_or_that_of_all() {
+    let to = json!(["http://127.0.0.1:1"]);
+    let settings = json!({
+        "websocket_timeout": "1h",
+        "routes": [{"prefix": "/a", "to": to, "timeouts": {"websocket": "1m"}}, {"prefix": "/b", "to": to}],
+    });
+    let table = plugin::parse_settings::<Settings>(&settings).unwrap().check().unwrap().table;
+    let limits = table.ways().iter().map(Some).chain([None]).map(|way| table.websocket_idle(way).as_secs());
+    assert_eq!(limits.collect::<Vec<_>>(), [60, 3_600, 3_600]);
 }
 
 #[test]
@@ -31,8 +44,10 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
             {"prefix": "/a/../b", "to": []},
             {"prefix": "/c", "to": ["ftp://example.org", "127.0.0.1:8000", "http://a:1", "http://a:1/"]},
             {"prefix": "/c/", "to": ["http://127.0.0.1:1"], "max_in_flight": 0},
+            {"prefix": "/d", "to": ["http://127.0.0.1:1"], "timeouts": {"websocket": "0s"}},
         ],
         "connect_timeout": "0s",
+        "websocket_timeout": "never",
         "wait": "soon",
         "max_connections": 0,
         "trust": ["10.0.0.7", "10.0.0.0/33", "proxy"],
@@ -44,7 +59,9 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
             "/connect_timeout",
             "/max_connections",
             "/routes/3/max_in_flight",
+            "/routes/4/timeouts/websocket",
             "/wait",
+            "/websocket_timeout",
             "/routes/0/prefix",
             "/routes/1/to",
             "/routes/1/prefix",

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 
 /// The lines of the log by their paths, once there are this many. Each core writes its own lines in order.
-async fn lines(path: &Path, count: usize) -> Vec<Value> {
+pub(super) async fn lines(path: &Path, count: usize) -> Vec<Value> {
     let began = std::time::Instant::now();
     loop {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -21,7 +21,7 @@ async fn lines(path: &Path, count: usize) -> Vec<Value> {
 }
 
 /// A folder with a log, and the settings for it.
-fn log() -> (tempfile::TempDir, std::path::PathBuf, Value) {
+pub(super) fn log() -> (tempfile::TempDir, std::path::PathBuf, Value) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let settings = json!({"to": path});

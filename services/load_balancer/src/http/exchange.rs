@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 use axum::body::Body as AnyBody;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use mesh::{MeshBody, MeshBodyError, Trail};
 use plugin::access_log::reason::{CLIENT_GONE, DRAINED, Reason, UPSTREAM_RESET, UPSTREAM_TIMEOUT};
 use plugin::http::trace::TraceId;
+use plugin::tunnel::{Handshake, TunnelBytes, TunnelEnd};
 use plugin::{CountedBody, GaugeGuard, InFlightGuard};
 use tokio::time::Instant;
 use types::ServiceName;
@@ -33,9 +34,13 @@ pub(crate) struct Exchange {
     began: Instant,
     status: Option<StatusCode>,
     is_head: bool,
+    /// Whether the request is a WebSocket handshake.
+    pub(crate) is_handshake: bool,
     /// None for a request without a body.
     received: Option<Arc<AtomicU64>>,
     sent: u64,
+    /// What a WebSocket sent to the client.
+    tunnelled: Option<Arc<AtomicU64>>,
     /// Whether the answer has ended.
     is_whole: bool,
     /// Why the balancer itself answered, or the answer broke off.
@@ -62,8 +67,10 @@ impl Exchange {
             began: Instant::now(),
             status: None,
             is_head: head.method == Method::HEAD,
+            is_handshake: false,
             received: None,
             sent: 0,
+            tunnelled: None,
             is_whole: false,
             reason: None,
             line: Line::begin(listener, head, client),
@@ -122,6 +129,27 @@ impl Exchange {
         self.ended(Some(reason));
     }
 
+    /// The answer that opens a WebSocket. The exchange ends with that.
+    pub(crate) fn tunnel<B: Send + 'static>(
+        mut self,
+        answer: Response<B>,
+        handshake: Handshake,
+    ) -> Response<AnyBody> {
+        let bytes = TunnelBytes { received: Arc::default(), sent: Arc::default() };
+        self.status = Some(handshake.accepted());
+        self.received = Some(Arc::clone(&bytes.received));
+        self.tunnelled = Some(Arc::clone(&bytes.sent));
+        let idle = self.listener.forward.websocket;
+        handshake.accept(answer, idle, bytes, move |end| {
+            self.ended(match end {
+                TunnelEnd::Closed => None,
+                TunnelEnd::ClientLost => Some(CLIENT_GONE),
+                TunnelEnd::ServerLost => Some(UPSTREAM_RESET),
+                TunnelEnd::Idle => Some(UPSTREAM_TIMEOUT),
+            });
+        })
+    }
+
     fn ended(mut self, reason: Option<Reason>) {
         self.is_whole = true;
         self.reason = reason;
@@ -132,6 +160,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let received = self.received.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         let meters = &self.listener.lasting.meters;
+        self.sent += self.tunnelled.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         meters.traffic.received.fetch_add(received, Ordering::Relaxed);
         meters.traffic.sent.fetch_add(self.sent, Ordering::Relaxed);
         meters.answered(self.status);

@@ -153,6 +153,7 @@ fn of_other_mode(listener: &Listener) -> Vec<(&'static str, &'static str, &'stat
             (listener.hosts.is_some(), "hosts", in_tcp, leave),
             (listener.retry.is_some(), "retry", in_tcp, leave),
             (listener.timeouts.answer.is_some(), "timeouts/answer", in_tcp, leave),
+            (listener.timeouts.websocket.is_some(), "timeouts/websocket", in_tcp, leave),
         ],
     };
     all.into_iter()

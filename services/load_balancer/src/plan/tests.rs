@@ -61,6 +61,7 @@ fn the_documented_defaults_are_right() {
     assert_eq!((forward.balance, forward.send, forward.per_backend), (Balance::TwoChoices, None, None));
     let times = [forward.connect, forward.idle, forward.drain, forward.slow_start].map(|time| time.as_secs());
     assert_eq!(times, [4, 3600, 30, 10]);
+    assert_eq!(forward.websocket, Duration::from_secs(300));
     assert_eq!(forward.ejection, Rules { failures: 5, time: Duration::from_secs(10) });
     assert!(forward.check.is_none() && trust.is_none() && names.is_none());
     let checked = planned(&with(&json!({"check": {"tcp": {}}})));
@@ -130,12 +131,16 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
 fn settings_of_the_other_mode_are_refused() {
     let tls = json!({"certificates": [{"cert": "/a", "key": "/b"}]});
     let tcp = mistakes(&with(&json!({
-        "tls": tls, "protocols": ["http1"], "hosts": "any", "retry": {}, "timeouts": {"answer": "1s"},
+        "tls": tls, "protocols": ["http1"], "hosts": "any", "retry": {},
+        "timeouts": {"answer": "1s", "websocket": "1s"},
     })));
     let places =
         |found: &[(String, String)]| found.iter().map(|(place, _)| place.clone()).collect::<Vec<_>>();
     let at = |keys: &[&str]| keys.iter().map(|key| format!("/listeners/0/{key}")).collect::<Vec<_>>();
-    assert_eq!(places(&tcp), at(&["tls", "protocols", "hosts", "retry", "timeouts/answer"]));
+    assert_eq!(
+        places(&tcp),
+        at(&["tls", "protocols", "hosts", "retry", "timeouts/answer", "timeouts/websocket"])
+    );
     let http = mistakes(&with(&json!({
         "mode": "http", "send_proxy_protocol": "v2", "limits": {"per_backend": 1}, "ejection": {"failures": 9},
         "slow_start": "1s", "hosts": "any", "protocols": [], "tls": {"certificates": [{"cert": "a", "key": "/b"}]},

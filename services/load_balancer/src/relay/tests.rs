@@ -44,16 +44,6 @@ async fn a_direction_has_a_buffer_only_while_bytes_arrive_or_wait() {
     }
 }
 
-#[tokio::test]
-async fn buffers_are_used_again() {
-    let taken: Vec<_> = (0..2 * KEPT).map(|_| Buffer::take()).collect();
-    drop(taken);
-    let kept = FREE.with(|free| free.borrow().len());
-    assert_eq!(kept, KEPT, "only so many are kept");
-    drop((Buffer::take(), Buffer::take()));
-    assert_eq!(FREE.with(|free| free.borrow().len()), KEPT);
-}
-
 #[test]
 fn the_end_of_a_relay_follows_from_both_directions() {
     use State::{Ended, Lost, Reading, Refused, Writing};

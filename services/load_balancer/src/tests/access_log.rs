@@ -5,13 +5,13 @@ use std::path::Path;
 use super::*;
 
 /// A running balancer with a log.
-async fn logging(path: &Path, listeners: Value, members: Vec<Member>) -> Running {
+pub(super) async fn logging(path: &Path, listeners: Value, members: Vec<Member>) -> Running {
     let more = json!({"access_log": {"to": path, "format": "json"}});
     Running::with_settings(listeners, more, members).await
 }
 
 /// Waits until the log has this many lines.
-async fn lines(path: &Path, count: usize) -> Vec<Value> {
+pub(super) async fn lines(path: &Path, count: usize) -> Vec<Value> {
     let read = || std::fs::read_to_string(path).unwrap_or_default();
     eventually("there are lines", async || read().lines().count() >= count).await;
     read().lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -15,12 +15,12 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::testing::text;
 
-fn testdata(name: &str) -> PathBuf {
+pub(super) fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pool/testdata").join(name)
 }
 
 /// A server for `localhost` that answers with the protocol and the name that it was asked for.
-async fn serving(alpn: &'static [&'static str]) -> Upstream {
+pub(super) async fn serving(alpn: &'static [&'static str]) -> Upstream {
     let certificate = CertificateDer::from_pem_file(testdata("server.crt")).unwrap();
     let key = PrivateKeyDer::from_pem_file(testdata("server.key")).unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -52,7 +52,7 @@ async fn serving(alpn: &'static [&'static str]) -> Upstream {
     .await
 }
 
-fn url(upstream: &Upstream, host: &str) -> BaseUrl {
+pub(super) fn url(upstream: &Upstream, host: &str) -> BaseUrl {
     format!("https://{host}:{}", upstream.addr.port()).parse().unwrap()
 }
 
