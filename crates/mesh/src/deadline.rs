@@ -15,8 +15,8 @@ const DEADLINE_MS: HeaderName = HeaderName::from_static(api::DEADLINE_MS);
 /// Longer deadlines are no deadlines.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
-/// When a request must have been answered, with the whole body of its answer. Put it in the extensions of a request that is given to a
-/// [`Mesh`](crate::Mesh); of it and the request's header, the earlier one counts.
+/// When a request must have been answered, with the whole body of its answer. Put it in the extensions of a request that is
+/// given to a [`Mesh`](crate::Mesh); of it and the request's header, the earlier one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
 

@@ -36,7 +36,8 @@ pub struct Limits {
     pub detector: Duration,
     /// How long an idle connection is kept open.
     pub keep_alive: Duration,
-    /// The largest number of idle connections to one address.
+    /// The largest number of idle connections to one address. Fewer than there are requests at once would open one for nearly
+    /// every request; those that are not needed end after `keep_alive`.
     pub keep_alive_connections: usize,
 }
 
@@ -56,7 +57,7 @@ impl Default for Limits {
             avoid: Duration::from_secs(1),
             detector: Duration::from_secs(2),
             keep_alive: Duration::from_secs(15),
-            keep_alive_connections: 256,
+            keep_alive_connections: 1024,
         }
     }
 }

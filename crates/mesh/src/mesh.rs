@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::ClusterView;
 use http::header::{CONTENT_LENGTH, EXPECT};
+use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::rt::Executor;
@@ -107,7 +108,7 @@ enum Goal<'a> {
     },
 }
 
-/// The history of one request.
+/// The history of one request. What few requests have is boxed: all of it is part of the state of every request.
 #[derive(Default)]
 struct History {
     /// The addresses it was sent to. Cleared after a pause once all were tried.
@@ -121,9 +122,9 @@ struct History {
     /// Until when the last address that was asked wants to be left alone.
     not_before: Option<Instant>,
     /// The last failure, unless it was a refusal without processing.
-    failed: Option<MeshError>,
+    failed: Option<Box<MeshError>>,
     /// The last refusal without processing.
-    refusal: Option<Problem>,
+    refusal: Option<Box<Problem>>,
     /// What is counted of requests like this.
     upstream: Option<Arc<Upstream>>,
 }
@@ -218,19 +219,19 @@ impl Mesh {
     }
 
     /// The same with options.
-    pub async fn send_with<B>(
-        &self,
-        service: &ServiceName,
-        options: &Options<'_>,
+    pub fn send_with<'a, B>(
+        &'a self,
+        service: &'a ServiceName,
+        options: &'a Options<'_>,
         request: Request<B>,
-    ) -> Result<Response<MeshBody>, MeshError>
+    ) -> impl Future<Output = Result<Response<MeshBody>, MeshError>> + Send + 'a
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
         let target = self.0.targets.of(service, &parts);
-        self.send_service(service, target, options, Request::from_parts(parts, body)).await
+        self.send_service(service, target, options, (parts, body))
     }
 
     /// The same to a member that may answer for a target, independently of the request's head.
@@ -244,30 +245,33 @@ impl Mesh {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        self.send_service(service, target, &Options::default(), request).await
+        self.send_service(service, target, &Options::default(), request.into_parts()).await
     }
 
-    async fn send_service<B>(
-        &self,
-        service: &ServiceName,
+    // Not `async`: the future would have room for the request twice.
+    fn send_service<'a, B>(
+        &'a self,
+        service: &'a ServiceName,
         target: Target,
-        options: &Options<'_>,
-        request: Request<B>,
-    ) -> Result<Response<MeshBody>, MeshError>
+        options: &'a Options<'_>,
+        (parts, body): (Parts, B),
+    ) -> impl Future<Output = Result<Response<MeshBody>, MeshError>> + Send + 'a
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (parts, body) = request.into_parts();
         let may_repeat = self.0.targets.may_repeat(service, &parts);
         let upload = Upload::new(body, self.0.limits.replay);
         let deadline = Deadline::of(&parts, Instant::now());
-        let mut head = Head::new(parts)?;
-        head.host = options.host.cloned();
-        head.is_handshake = options.websocket;
-        let limits = options.limits(&self.0.limits);
-        let goal = Goal::Service { service, target, may_repeat, balance: options.balance };
-        self.0.deliver(&goal, head, &upload, (deadline, options), &limits).await
+        let head = Head::new(parts).map(Box::new);
+        async move {
+            let mut head = head?;
+            head.host = options.host.cloned();
+            head.is_handshake = options.websocket;
+            let limits = options.limits(&self.0.limits);
+            let goal = Goal::Service { service, target, may_repeat, balance: options.balance };
+            self.0.deliver(&goal, &mut head, &upload, (deadline, options), &limits).await
+        }
     }
 
     /// Sends a request to one of several addresses and streams the answer. Path and query are appended byte for byte,
@@ -286,12 +290,13 @@ impl Mesh {
     }
 
     /// The same with options.
-    pub async fn send_to_any_with<B>(
-        &self,
-        urls: &[BaseUrl],
-        options: &Options<'_>,
+    // Not `async`: the future would have room for the request twice.
+    pub fn send_to_any_with<'a, B>(
+        &'a self,
+        urls: &'a [BaseUrl],
+        options: &'a Options<'_>,
         request: Request<B>,
-    ) -> Result<Response<MeshBody>, MeshError>
+    ) -> impl Future<Output = Result<Response<MeshBody>, MeshError>> + Send + 'a
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -300,16 +305,22 @@ impl Mesh {
         let mut upload = Upload::new(body, self.0.limits.replay);
         let deadline = Deadline::of(&parts, Instant::now());
         let may_repeat = parts.method.is_idempotent();
-        let mut head = Head::new(parts)?;
-        head.host = options.host.cloned();
-        head.is_handshake = options.websocket;
+        let mut head = Head::new(parts).map(Box::new);
         if !urls.iter().all(|url| url.origin().may_be_shared()) {
             upload = upload.without_trailers();
-            head::without_trailers(&mut head.headers);
+            if let Ok(head) = &mut head {
+                head::without_trailers(&mut head.headers);
+            }
         }
-        let Options { weights, balance, pool, .. } = *options;
-        let goal = Goal::Addresses { urls, may_repeat, weights, balance, pool };
-        self.0.deliver(&goal, head, &upload, (deadline, options), &options.limits(&self.0.limits)).await
+        async move {
+            let mut head = head?;
+            head.host = options.host.cloned();
+            head.is_handshake = options.websocket;
+            let Options { weights, balance, pool, .. } = *options;
+            let goal = Goal::Addresses { urls, may_repeat, weights, balance, pool };
+            let limits = options.limits(&self.0.limits);
+            self.0.deliver(&goal, &mut head, &upload, (deadline, options), &limits).await
+        }
     }
 
     /// Whether a service exists, even without a member, or may exist as far as this node knows.
@@ -366,7 +377,7 @@ impl Inner {
     async fn deliver(
         &self,
         goal: &Goal<'_>,
-        mut head: Head,
+        head: &mut Head,
         upload: &Upload,
         (deadline, options): (Option<Deadline>, &Options<'_>),
         limits: &Limits,
@@ -401,10 +412,9 @@ impl Inner {
             deadline::hand_on(&mut head.headers, history.time_left()?);
             let in_flight = InFlight::new(&url, &self.in_flight, history.upstream.clone());
             let asked = Asked::default();
-            let may_repeat = goal.may_repeat();
             let sent = tokio::select! {
                 biased;
-                sent = Trail::follow(trail, self.wire.send(&head, upload, &url, limits, may_repeat, &asked)) => sent,
+                sent = Trail::follow(trail, self.wire.send(head, upload, &url, limits, may_repeat, &asked)) => sent,
                 () = self.gone(goal, &url) => Err(gone(&url)),
                 () = Deadline::passed(deadline) => Err(too_late(&url)),
             };
@@ -428,7 +438,7 @@ impl Inner {
                     self.learn(goal, answer.headers());
                     let refusal = refusal(answer).await;
                     let failed = self.not_processed(&refusal);
-                    history.refusal = Some(refusal);
+                    history.refusal = Some(Box::new(refusal));
                     failed
                 }
                 Ok(answer) => {
@@ -462,7 +472,7 @@ impl Inner {
                 trail.retried(reason(failed.failure));
             }
             history.tried.push(url);
-            history.failed = (failed.failure != Failure::NotProcessed).then_some(failed.error);
+            history.failed = (failed.failure != Failure::NotProcessed).then(|| Box::new(failed.error));
         }
     }
 

@@ -73,8 +73,8 @@ impl Wire {
         self.exchange(request, upload, url, false, &Asked::default()).await
     }
 
-    /// Sends a request to an address and waits for the head of the answer. `may_repeat`: it may be acted on twice. `asked` notes it
-    /// while it waits.
+    /// Sends a request to an address and waits for the head of the answer. `may_repeat`: it may be acted on twice. `asked`
+    /// notes it while it waits.
     pub(crate) async fn send(
         &self,
         head: &Head,

@@ -11,8 +11,10 @@ mod settings;
 mod sink;
 mod time;
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,7 +25,7 @@ use tracing::warn;
 use types::ReasonCode;
 
 use crate::{Context, Health};
-use buffers::{Buffers, Pushed, give_back, take};
+use buffers::{Buffers, Filled, Pushed, give_back, take};
 use sink::Sink;
 
 pub use json::JsonLine;
@@ -52,8 +54,8 @@ pub struct AccessLog(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     options: AtomicU8,
-    /// The wanted plan; the writer takes it over when `changed` is notified.
-    plan: Mutex<Option<AccessLogPlan>>,
+    /// Held while buffers are taken, so that each line is written as the plan says under which it was appended.
+    plans: Mutex<Plans>,
     buffers: Buffers,
     dropped: AtomicU64,
     is_failing: AtomicBool,
@@ -61,6 +63,7 @@ struct Shared {
     arrived: Notify,
     /// A buffer is long.
     filled: Notify,
+    /// The plan was replaced.
     changed: Notify,
     /// Cancelled once no further lines come.
     closing: CancellationToken,
@@ -68,10 +71,25 @@ struct Shared {
     closed: CancellationToken,
 }
 
+#[derive(Debug)]
+struct Plans {
+    now: Option<AccessLogPlan>,
+    /// The changes that the writer has yet to make, in their order.
+    changes: Vec<Change>,
+}
+
+/// A change of the plan.
+#[derive(Debug)]
+struct Change {
+    /// The lines that were appended before.
+    lines: Vec<Filled>,
+    /// Where later ones go.
+    to: Option<PathBuf>,
+}
+
 /// Why the writer goes on.
 enum Event {
     Write,
-    Change,
     Reopen,
     Close,
 }
@@ -81,7 +99,7 @@ impl AccessLog {
     pub fn start(cx: &Context, plan: Option<AccessLogPlan>) -> Self {
         let log = Self(Arc::new(Shared {
             options: AtomicU8::new(options(plan.as_ref())),
-            plan: Mutex::new(plan),
+            plans: Mutex::new(Plans { now: plan, changes: Vec::new() }),
             buffers: Buffers::default(),
             dropped: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
@@ -109,8 +127,12 @@ impl AccessLog {
 
     /// Continues with another plan. Lines that were appended before are written as the former plan says.
     pub fn change(&self, plan: Option<AccessLogPlan>) {
+        let mut plans = self.0.plans();
         self.0.options.store(options(plan.as_ref()), Ordering::Relaxed);
-        *self.0.plan.lock().unwrap_or_else(PoisonError::into_inner) = plan;
+        let lines = self.0.buffers.iter().map(take).collect();
+        plans.changes.push(Change { lines, to: file(plan.as_ref()) });
+        plans.now = plan;
+        drop(plans);
         self.0.changed.notify_one();
     }
 
@@ -154,7 +176,7 @@ impl AccessLog {
         if !self.0.is_failing.load(Ordering::Relaxed) {
             return Health::Ready;
         }
-        let file = self.0.file().map(|path| path.display().to_string());
+        let file = file(self.0.plans().now.as_ref()).map(|path| path.display().to_string());
         let text = format!("the access log can't be written to {}", file.as_deref().unwrap_or(STDOUT));
         Health::degraded(UNWRITABLE, text)
     }
@@ -179,36 +201,55 @@ fn options(plan: Option<&AccessLogPlan>) -> u8 {
     ON | format | query
 }
 
+/// The file of a plan; none for the standard output.
+fn file(plan: Option<&AccessLogPlan>) -> Option<PathBuf> {
+    plan.and_then(|plan| plan.file.clone())
+}
+
 impl Shared {
-    fn file(&self) -> Option<std::path::PathBuf> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|plan| plan.file.clone())
+    fn plans(&self) -> MutexGuard<'_, Plans> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes all buffers.
+    /// Writes all buffers, and makes the changes of the plan.
     async fn flush(&self, sink: &mut Sink, reporter: &mut Reporter) {
+        let (changes, lines) = {
+            let mut plans = self.plans();
+            let lines: Vec<Filled> = self.buffers.iter().map(take).collect();
+            (std::mem::take(&mut plans.changes), lines)
+        };
         let mut failure = None;
-        for buffer in self.buffers.iter() {
-            let mut full = take(buffer);
-            if full.lines == 0 {
-                give_back(buffer, full.bytes);
-                continue;
+        for Change { lines, to } in changes {
+            for filled in lines {
+                self.write(filled, sink, &mut failure).await;
             }
-            let (bytes, written) = sink.write(full.bytes).await;
-            full.bytes = bytes;
-            self.is_failing.store(written.is_err(), Ordering::Relaxed);
-            if let Err(error) = written {
-                self.dropped.fetch_add(full.lines, Ordering::Relaxed);
-                failure = Some(error);
-            }
-            give_back(buffer, full.bytes);
+            *sink = Sink::new(to);
+            self.is_failing.store(false, Ordering::Relaxed);
+        }
+        for (buffer, filled) in self.buffers.iter().zip(lines) {
+            give_back(buffer, self.write(filled, sink, &mut failure).await);
         }
         reporter.report(self.dropped.load(Ordering::Relaxed), failure);
+    }
+
+    /// Writes lines, and returns their memory.
+    async fn write(&self, filled: Filled, sink: &mut Sink, failure: &mut Option<io::Error>) -> Vec<u8> {
+        if filled.lines == 0 {
+            return filled.bytes;
+        }
+        let (bytes, written) = sink.write(filled.bytes).await;
+        self.is_failing.store(written.is_err(), Ordering::Relaxed);
+        if let Err(error) = written {
+            self.dropped.fetch_add(filled.lines, Ordering::Relaxed);
+            *failure = Some(error);
+        }
+        bytes
     }
 }
 
 /// Writes lines until the log is closed, then those that are left.
 async fn write(shared: &Shared, mut hangups: Option<Signal>, shutdown: CancellationToken) {
-    let mut sink = Sink::new(shared.file());
+    let mut sink = Sink::new(file(shared.plans().now.as_ref()));
     let mut reporter = Reporter { reported: 0, next: Instant::now() };
     let abandoned = async {
         shutdown.cancelled().await;
@@ -222,7 +263,7 @@ async fn write(shared: &Shared, mut hangups: Option<Signal>, shutdown: Cancellat
             biased;
             () = shared.closing.cancelled() => Event::Close,
             () = &mut abandoned => Event::Close,
-            () = shared.changed.notified() => Event::Change,
+            () = shared.changed.notified() => Event::Write,
             () = hung_up(&mut hangups) => Event::Reopen,
             () = shared.filled.notified() => Event::Write,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::Write,
@@ -239,10 +280,6 @@ async fn write(shared: &Shared, mut hangups: Option<Signal>, shutdown: Cancellat
         shared.flush(&mut sink, &mut reporter).await;
         match event {
             Event::Write => {}
-            Event::Change => {
-                sink = Sink::new(shared.file());
-                shared.is_failing.store(false, Ordering::Relaxed);
-            }
             Event::Reopen => sink.reopen().await,
             Event::Close => return,
         }
@@ -267,7 +304,7 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn report(&mut self, dropped: u64, error: Option<std::io::Error>) {
+    fn report(&mut self, dropped: u64, error: Option<io::Error>) {
         if dropped > self.reported && Instant::now() >= self.next {
             let lines = dropped - self.reported;
             let error = error.map(|error| error.to_string());

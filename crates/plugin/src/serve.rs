@@ -102,7 +102,7 @@ impl Default for ServeLimits {
             send_timeout: Duration::from_secs(60),
             connections: 10_000,
             grace: Duration::from_secs(10),
-            fields: 100,
+            fields: DEFAULT_FIELDS,
             head_size: 32 * 1024,
             node: None,
         }
@@ -162,21 +162,22 @@ struct Next(Arc<ArcSwap<Shared>>);
 #[derive(Debug, Clone)]
 struct Client {
     peer: SocketAddr,
-    session: Option<TlsSession>,
+    /// Shared, because the parts of a connection each have it.
+    session: Option<Arc<TlsSession>>,
 }
 
 impl Client {
     /// Counts and reports a request that is refused for its head alone.
     fn refused(&self, refused: RefusedHead<'_>, shared: &Shared) {
         shared.protocols.meters.refused(refused.reason);
-        shared.protocols.on_refused.call(&RefusedHead { session: self.session.as_ref(), ..refused });
+        shared.protocols.on_refused.call(&RefusedHead { session: self.session.as_deref(), ..refused });
     }
 
     /// Notes in the head of a request where it comes from.
     fn sign(&self, head: &mut http::request::Parts) {
         head.extensions.insert(Peer(self.peer));
         if let Some(session) = &self.session {
-            head.extensions.insert(session.clone());
+            head.extensions.insert(TlsSession::clone(session));
         }
     }
 }
@@ -188,6 +189,9 @@ pub struct Peer(pub SocketAddr);
 /// How many unsent bytes of an answer the system may buffer. The rest stays in our memory, where it is counted.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 64 * 1024;
+
+/// How many header fields hyper parses by default. It takes longer if it is told a number, even this one.
+const DEFAULT_FIELDS: usize = 100;
 
 /// How long a client may take to receive the last refusal of its connection.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -342,7 +346,7 @@ async fn encrypted<S>(
     let shaking = Box::pin(timeout_at(due, handshake(stream, peer, &shared)));
     let Some(Ok(Some((transport, session)))) = stopping.run_until_cancelled(shaking).await else { return };
     let is_http2 = transport.get_ref().1.alpn_protocol() == Some(b"h2") || !shared.protocols.http1;
-    let client = Client { peer, session: Some(session) };
+    let client = Client { peer, session: Some(Arc::new(session)) };
     if is_http2 {
         Box::pin(http2::serve(transport, due, client, service, shared, activity)).await;
     } else {
@@ -412,17 +416,10 @@ async fn http1<T, S>(
     let progress = Progress::new(activity.clone());
     let of = (client.clone(), Arc::clone(&shared));
     let link = Link::new(limited(transport, limits), progress.clone(), of);
-    let mut connection = hyper::server::conn::http1::Builder::new()
-        .keep_alive(!activity.has(Order::Last))
-        .half_close(hangup.is_some())
-        .max_headers(limits.fields)
-        .max_header_size(limits.head_size)
-        // `Waiting` sees to that, with one timer for all requests of a connection.
-        .header_read_timeout(None)
-        .serve_connection(
-            TokioIo::new(link),
-            with_refusals(service, client.clone(), progress.clone(), Arc::clone(&shared)),
-        )
+    let answering = with_refusals(service, client.clone(), progress.clone(), Arc::clone(&shared));
+    // Not kept in a variable, for which the future would have room.
+    let mut connection = http1_builder(limits, activity.has(Order::Last), hangup.is_some())
+        .serve_connection(TokioIo::new(link), answering)
         .with_upgrades();
     let mut hangup = hangup.map(|stream| Hangup::new(stream, progress.clone()));
     let mut waiting = Waiting::new(due);
@@ -491,6 +488,24 @@ async fn switched(progress: Progress, shared: Arc<Shared>, activity: Activity) {
             let _ = TokioIo::new(transport).shutdown().await;
         }
     }
+}
+
+fn http1_builder(
+    limits: &ServeLimits,
+    is_last: bool,
+    may_be_half_closed: bool,
+) -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .keep_alive(!is_last)
+        .half_close(may_be_half_closed)
+        .max_header_size(limits.head_size)
+        // `Waiting` sees to that, with one timer for all requests of a connection.
+        .header_read_timeout(None);
+    if limits.fields != DEFAULT_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    builder
 }
 
 /// A transport whose writes fail if the client reads nothing for too long.

@@ -34,7 +34,7 @@ impl Gateway {
         &self,
         way: &Way,
         matched: usize,
-        mut parts: Parts,
+        mut parts: Box<Parts>,
         body: B,
         call: &Call<'_>,
         ticket: &mut Ticket,
@@ -97,7 +97,7 @@ impl Gateway {
         &self,
         way: &Way,
         matched: usize,
-        mut parts: Parts,
+        mut parts: Box<Parts>,
         body: B,
         call: &Call<'_>,
         (deadline, ticket): (Option<(Instant, Duration)>, &mut Ticket),
@@ -140,7 +140,7 @@ impl Gateway {
             let given = parts.extensions.get::<Deadline>().map(|given| given.0);
             parts.extensions.insert(Deadline(given.map_or(at, |given| given.min(at))));
         }
-        let request = Request::from_parts(parts, body);
+        let request = Request::from_parts(*parts, body);
         let trail = ticket.trail();
         let mut options = Options {
             trail: trail.as_ref(),

@@ -87,7 +87,9 @@ impl Gateway {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let (mut parts, body) = request.into_parts();
+        // Boxed: the future of each step would have room for it twice.
+        let (parts, body) = request.into_parts();
+        let mut parts = Box::new(parts);
         let arrival = parts.extensions.get::<Arc<Arrival>>().cloned();
         let traffic = arrival.as_ref().and_then(|arrival| self.traffic.of(&arrival.listener).cloned());
         // Soon after the begin of a drain, every answer closes its connection.
@@ -170,7 +172,7 @@ impl Gateway {
 
     async fn pass_on<B>(
         &self,
-        mut parts: Parts,
+        mut parts: Box<Parts>,
         body: B,
         (peer, websocket): (Option<IpAddr>, bool),
         id: &HeaderValue,
@@ -212,7 +214,7 @@ impl Gateway {
                 let trail = ticket.trail();
                 let options = Options { trail: trail.as_ref(), websocket, ..Options::default() };
                 ticket.websocket_idle(self.table.websocket_idle(None));
-                let sent = self.mesh.send_with(&service, &options, Request::from_parts(parts, body)).await;
+                let sent = self.mesh.send_with(&service, &options, Request::from_parts(*parts, body)).await;
                 self.forwarded(sent, None)
             }
             Destination::Nowhere if parts.uri.path() == "/" => Err(Refused::Index),

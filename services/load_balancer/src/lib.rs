@@ -114,8 +114,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use plugin::access_log::resolve_access_log;
 use plugin::http_listener::resolve_certificates;
 use plugin::{
-    CertificateFiles, ClientAuth, Plugin, Prepared, SettingsError, SettingsMistake, check_settings, resolve_path,
-    settings_schema,
+    CertificateFiles, ClientAuth, Plugin, Prepared, SettingsError, SettingsMistake, check_settings,
+    resolve_path, settings_schema,
 };
 use types::{ServiceType, Sharding};
 

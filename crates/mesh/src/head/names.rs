@@ -1,46 +1,28 @@
 //! The header fields with a meaning to a proxy. One list for requests, answers and trailers.
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use types::api;
 
-/// Fields for one connection only (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    HeaderName::from_static("proxy-authentication-info"),
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
-
-/// Fields that a proxy writes, or that a server accepts from a trusted proxy.
-const MANAGED: [HeaderName; 3] =
-    [FORWARDED, HeaderName::from_static("x-real-ip"), HeaderName::from_static(api::REQUEST_ID)];
-
-/// Fields that stay in a message even if its `Connection` names them.
-const END_TO_END: [HeaderName; 10] = [
-    HOST,
-    AUTHORIZATION,
-    COOKIE,
-    SET_COOKIE,
-    EXPECT,
-    TRAILER,
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-    HeaderName::from_static("cdn-loop"),
-    HeaderName::from_static("origin"),
-];
-
-/// Whether a field is for one connection only.
+/// Whether a field is for one connection only (RFC 9110, section 7.6.1).
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name)
+    is_hop_by_hop_text(name.as_str())
+}
+
+// Every field of every message is compared with these: texts of other lengths cost a comparison of numbers.
+fn is_hop_by_hop_text(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
 }
 
 /// Whether only a trusted proxy may send the field.
@@ -48,10 +30,11 @@ pub(super) fn is_managed(name: &HeaderName) -> bool {
     is_managed_text(name.as_str())
 }
 
+/// Fields that a proxy writes, or that a server accepts from a trusted proxy.
 fn is_managed_text(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || is_own_text(name)
-        || MANAGED.iter().any(|managed| managed.as_str() == name)
+        || matches!(name, "forwarded" | "x-real-ip" | api::REQUEST_ID)
 }
 
 /// Whether only Coterie's own nodes may send the field.
@@ -63,27 +46,48 @@ fn is_own_text(name: &str) -> bool {
     name.starts_with("coterie-")
 }
 
-/// Whether a field stays even if `Connection` names it.
+/// Whether a field stays in a message even if its `Connection` names it.
 pub(super) fn is_protected(name: &HeaderName) -> bool {
     is_protected_text(name.as_str())
 }
 
 fn is_protected_text(name: &str) -> bool {
-    name.starts_with("content-")
-        || is_managed_text(name)
-        || END_TO_END.iter().any(|protected| protected.as_str() == name)
+    let is_end_to_end = matches!(
+        name,
+        "host"
+            | "authorization"
+            | "cookie"
+            | "set-cookie"
+            | "expect"
+            | "trailer"
+            | "traceparent"
+            | "tracestate"
+            | "cdn-loop"
+            | "origin"
+    );
+    is_end_to_end || name.starts_with("content-") || is_managed_text(name)
 }
+
+/// The bytes of names that no program takes for others: letters, digits and hyphens.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = matches!(byte as u8, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-');
+        byte += 1;
+    }
+    plain
+};
 
 /// Whether a program behind the proxy may mistake this name for that of a field with a meaning: CGI and PHP read
 /// `X_Forwarded_For` and `X.Forwarded.For` as `X-Forwarded-For`.
 pub(super) fn is_alias(name: &HeaderName) -> bool {
     let text = name.as_str();
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
-    if text.as_bytes().iter().all(is_plain) {
+    if text.as_bytes().iter().all(|byte| PLAIN[usize::from(*byte)]) {
         return false;
     }
     let meant = text.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
-    is_protected_text(&meant) || HOP_BY_HOP.iter().any(|name| name.as_str() == meant)
+    is_protected_text(&meant) || is_hop_by_hop_text(&meant)
 }
 
 /// Whether a field may be in a trailer: fields that frame, route or identify a message may not (RFC 9110, section

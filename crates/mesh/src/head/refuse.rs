@@ -101,6 +101,9 @@ fn target(head: &Parts) -> Result<(), HeadError> {
     if !is_http || is_authority_alone || !(path.starts_with(['/', '?']) || is_about_all(head)) {
         return Err(HeadError::NoPath(shown(&uri.to_string())));
     }
+    if path.is_ascii() {
+        return Ok(());
+    }
     match path.char_indices().find(|(_, letter)| !letter.is_ascii()) {
         Some((at, letter)) => Err(HeadError::character(letter, at)),
         None => Ok(()),
@@ -120,6 +123,28 @@ fn host(head: &Parts) -> Result<(), HeadError> {
 
 /// Whether the value is `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`.
 fn is_host(host: &HeaderValue) -> bool {
+    is_plain_host(host.as_bytes()) || is_valid_host(host)
+}
+
+/// Whether it is a name of letters, digits, dots and hyphens, with a port or without: those of nearly all requests need no
+/// parser.
+fn is_plain_host(host: &[u8]) -> bool {
+    let is_name = |bytes: &[u8]| {
+        !bytes.is_empty()
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+    };
+    match host.iter().position(|byte| *byte == b':') {
+        None => is_name(host),
+        Some(at) => {
+            let (name, port) = (&host[..at], &host[at + 1..]);
+            let is_number = matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit);
+            let number = || port.iter().fold(0, |number, digit| number * 10 + u32::from(digit & 15));
+            is_name(name) && is_number && number() <= u32::from(u16::MAX)
+        }
+    }
+}
+
+fn is_valid_host(host: &HeaderValue) -> bool {
     let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
     let text = authority.as_str();
     let after_host = text.strip_prefix(authority.host()).unwrap_or("?");

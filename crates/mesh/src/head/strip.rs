@@ -42,11 +42,15 @@ fn strip_if(headers: &mut HeaderMap, forbidden: impl Fn(&HeaderName) -> bool) {
     if doomed.is_empty() {
         return;
     }
-    let named = elements(headers, &CONNECTION).filter_map(|name| name.parse::<HeaderName>().ok());
+    // Both options are no names of fields, and nearly all messages have no other ones.
+    let is_name = |option: &&str| !matches!(*option, "keep-alive" | "close");
+    let named = elements(headers, &CONNECTION).filter(is_name);
+    let named = named.filter_map(|name| name.parse::<HeaderName>().ok());
     doomed.extend(named.filter(|name| !is_protected(name)));
-    let takes_trailers = elements(headers, &TE).any(|element| {
-        element.split(';').next().is_some_and(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-    });
+    let takes_trailers = doomed.contains(&TE)
+        && elements(headers, &TE).any(|element| {
+            element.split(';').next().is_some_and(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+        });
     for name in doomed {
         headers.remove(name);
     }

@@ -252,8 +252,8 @@ impl Inner {
                     let refused = history
                         .refusal
                         .take()
-                        .map(|last| MeshError::Refused { last: Box::new(last), waited: history.waited });
-                    let failed = history.failed.take().or(refused);
+                        .map(|last| MeshError::Refused { last, waited: history.waited });
+                    let failed = history.failed.take().map(|failed| *failed).or(refused);
                     return Err(failed.unwrap_or_else(|| self.refused(goal, history.waited)));
                 }
                 Pick::NoMember(Prospect::Soon) if is_late => return Err(self.refused(goal, history.waited)),

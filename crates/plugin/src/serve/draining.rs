@@ -113,8 +113,8 @@ pub struct DrainingListener {
 }
 
 impl DrainingListener {
-    /// Serves HTTP/1.1 like [`serve`](super::serve()), in a task of this name. The service must count its requests in `in_flight`.
-    /// Its drain refuses new connections at once, because the member is moved only after it.
+    /// Serves HTTP/1.1 like [`serve`](super::serve()), in a task of this name. The service must count its requests in
+    /// `in_flight`. Its drain refuses new connections at once, because the member is moved only after it.
     pub fn http<S>(
         cx: &Context,
         name: &'static str,
@@ -289,8 +289,8 @@ impl DrainingListener {
     }
 
     /// Ends the listener in order: for a moment it goes on, so that others learn of it; then connections are asked to end; once
-    /// nobody has connected for a moment, or half of the time is over, new ones are refused. Returns when the open ones have no requests in flight, or at the
-    /// deadline.
+    /// nobody has connected for a moment, or half of the time is over, new ones are refused. Returns when the
+    /// open ones have no requests in flight, or at the deadline.
     pub async fn drain(&self, deadline: Instant) {
         self.in_flight.drain();
         info!(listener = %self.name(), in_flight = self.in_flight.count(), "draining");
