@@ -36,6 +36,9 @@ pub struct Limits {
     pub detector: Duration,
     /// How long an idle connection is kept open.
     pub keep_alive: Duration,
+    /// How often the name of a host is looked up: a connection that is older carries no further request. Connections to IP
+    /// addresses need no lookup.
+    pub lookup: Duration,
     /// The largest number of idle connections to one address. Fewer than there are requests at once would open one for nearly
     /// every request; those that are not needed end after `keep_alive`.
     pub keep_alive_connections: usize,
@@ -57,6 +60,7 @@ impl Default for Limits {
             avoid: Duration::from_secs(1),
             detector: Duration::from_secs(2),
             keep_alive: Duration::from_secs(15),
+            lookup: Duration::from_secs(10),
             keep_alive_connections: 1024,
         }
     }

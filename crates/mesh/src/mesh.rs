@@ -452,7 +452,11 @@ impl Inner {
                         history.not_before = Some(Instant::now() + pause);
                         history.tried.push(url);
                         // A connection whose answer was read can be used again.
-                        whole(answer).await;
+                        tokio::select! {
+                            biased;
+                            () = Deadline::passed(deadline) => {}
+                            _ = whole(answer) => {}
+                        }
                         continue;
                     }
                     let held = (in_flight, upload.clone());

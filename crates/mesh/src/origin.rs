@@ -1,6 +1,7 @@
 //! Where connections lead and what is spoken over them: requests with the same origin share connections.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use http::HeaderValue;
@@ -34,11 +35,16 @@ pub(crate) struct Origin {
     text: String,
     /// The name that the server's certificate must be for; the host without it.
     server_name: Option<String>,
+    /// Whether the host is no IP address.
+    is_named: bool,
 }
 
 impl Origin {
     pub(crate) fn new(protocol: Protocol, authority: &Authority) -> Self {
-        Self { protocol, text: authority.as_str().to_ascii_lowercase(), server_name: None }
+        let text = authority.as_str().to_ascii_lowercase();
+        let mut origin = Self { protocol, text, server_name: None, is_named: false };
+        origin.is_named = origin.host().parse::<IpAddr>().is_err();
+        origin
     }
 
     /// The same, where the server is asked for this name (SNI), and its certificate must be for it.
@@ -66,6 +72,11 @@ impl Origin {
         let end = self.text.rfind(':').filter(|at| !self.text[*at..].contains(']'));
         let host = &self.text[..end.unwrap_or(self.text.len())];
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
+    /// Whether the host is a name, which may lead elsewhere later.
+    pub(crate) fn is_named(&self) -> bool {
+        self.is_named
     }
 
     pub(crate) fn protocol(&self) -> &Protocol {
@@ -120,7 +131,8 @@ mod tests {
         for (text, host) in
             [("a.example:80", "a.example"), ("A.example", "a.example"), ("[::1]:80", "::1"), ("[::1]", "::1")]
         {
-            assert_eq!(Origin::new(Protocol::Http1, &text.parse().unwrap()).host(), host, "{text}");
+            let origin = Origin::new(Protocol::Http1, &text.parse().unwrap());
+            assert_eq!((origin.host(), origin.is_named()), (host, host != "::1"), "{text}");
         }
     }
 

@@ -53,6 +53,7 @@ impl Pools {
         let settings = Arc::new(Settings {
             connector: Connector::new(limits.connect),
             idle: limits.keep_alive,
+            lookup: limits.lookup,
             most_idle: limits.keep_alive_connections,
             counts: Arc::clone(counts),
         });

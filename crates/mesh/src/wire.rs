@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::SEC_WEBSOCKET_ACCEPT;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -261,9 +262,17 @@ fn if_accepted(
     url: &BaseUrl,
 ) -> Result<Response<Received>, Failed> {
     if answer.version() == Version::HTTP_2 {
-        // There, the server accepts by a success (RFC 8441, section 5).
-        if answer.status().is_success() {
+        // There, the server accepts by a success (RFC 8441, section 5), and hyper returns the stream of 200 alone.
+        if answer.status() == StatusCode::OK {
             *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            // A client with HTTP/1.1 wants the proof that HTTP/2 does not have.
+            let proof = websocket::accepts(key.to_str().unwrap_or_default());
+            let proof = HeaderValue::try_from(proof).expect("Base64 fits into a header");
+            answer.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, proof);
+        } else if answer.status().is_success() {
+            let why = format!("over HTTP/2 it answered {} instead of 200", answer.status().as_u16());
+            let error = MeshError::BadHandshake { address: url.authority().to_owned(), why };
+            return Err(Failed { failure: Failure::Garbage, error });
         }
         return Ok(answer);
     }

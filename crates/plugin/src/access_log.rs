@@ -128,8 +128,8 @@ impl AccessLog {
     /// Continues with another plan. Lines that were appended before are written as the former plan says.
     pub fn change(&self, plan: Option<AccessLogPlan>) {
         let mut plans = self.0.plans();
-        self.0.options.store(options(plan.as_ref()), Ordering::Relaxed);
-        let lines = self.0.buffers.iter().map(take).collect();
+        let options = options(plan.as_ref());
+        let lines = self.0.buffers.take_all(|| self.0.options.store(options, Ordering::Relaxed));
         plans.changes.push(Change { lines, to: file(plan.as_ref()) });
         plans.now = plan;
         drop(plans);
@@ -161,6 +161,14 @@ impl AccessLog {
         if !self.is_on() || shared.closing.is_cancelled() {
             return;
         }
+        let write = |out: &mut Vec<u8>| {
+            // A change of the plan comes before a line or after it.
+            let is_on = self.is_on();
+            if is_on {
+                write(out);
+            }
+            is_on
+        };
         match shared.buffers.append(write) {
             Pushed::First => shared.arrived.notify_one(),
             Pushed::Long => shared.filled.notify_one(),

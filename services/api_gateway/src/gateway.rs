@@ -107,7 +107,8 @@ impl Gateway {
         if let Some(logged) = &mut ticket.logged {
             logged.ids(&id, trace);
         }
-        let is_grpc = grpc::is_grpc(&parts.headers);
+        // A handshake has no calls of gRPC, whatever its client says.
+        let is_grpc = matches!(handshake, Ok(None)) && grpc::is_grpc(&parts.headers);
         if let Some(timeout) = grpc::timeout(&parts.headers).filter(|_| is_grpc) {
             parts.extensions.insert(Deadline(Instant::now() + timeout));
         }

@@ -8,7 +8,7 @@ pub(crate) fn refusal_of(code: &str) -> Option<RefusalReason> {
         "bad-path" | "bad-target" | "target-too-long" => RefusalReason::Path,
         "foreign-host" | "foreign-page" | "misdirected-request" => RefusalReason::Host,
         "body-too-large" => RefusalReason::BodySize,
-        "malformed-body" => RefusalReason::Malformed,
+        "malformed-body" | "bad-handshake" | "websocket-version" => RefusalReason::Malformed,
         "rate-limited" => RefusalReason::Rate,
         "route-busy" | "queue-full" => RefusalReason::InFlight,
         "no-key" | "unknown-key" => RefusalReason::Key,

@@ -202,6 +202,6 @@ async fn next_tls(old: &ListenerPlan, tls: Option<Tls>, new: &ListenerPlan) -> R
 }
 
 fn unreadable(listener: &ListenerPlan, why: &str) -> ServiceError {
-    ServiceError::unavailable(format!("listener `{}` has no usable certificate: {why}", listener.name))
+    ServiceError::unavailable(format!("listener `{}` can't use its TLS files: {why}", listener.name))
         .hint("correct the file or its path; it is tried again from time to time")
 }

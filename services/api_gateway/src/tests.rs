@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use mesh::testing::{Answer, Upstream, closed_port, text};
+use mesh::testing::{Answer, Upstream, closed_port, read_head, text};
 use mesh::{Limits, Mesh, Targets};
 use plugin::{Context, Plugin, Service, conformance};
 use serde_json::{Value, json};

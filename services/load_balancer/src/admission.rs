@@ -112,17 +112,19 @@ impl Permits {
                 more -= 1;
             }
             self.semaphore.add_permits(more);
-            return;
+        } else {
+            self.excess.fetch_add(old - new, Ordering::AcqRel);
         }
-        self.excess.fetch_add(old - new, Ordering::AcqRel);
-        loop {
+        self.settle();
+    }
+
+    /// Takes free permits back, until none is free or enough were taken. Whoever frees one while another one does this does it
+    /// once more, so that none is left over.
+    fn settle(&self) {
+        while self.excess.load(Ordering::Acquire) > 0 && self.semaphore.available_permits() > 0 {
             let excess = self.excess.swap(0, Ordering::AcqRel);
-            let free = self.semaphore.forget_permits(excess);
-            self.excess.fetch_add(excess - free, Ordering::AcqRel);
-            // Another one may have become free between these two steps.
-            if free == 0 || free == excess {
-                return;
-            }
+            let taken = self.semaphore.forget_permits(excess);
+            self.excess.fetch_add(excess - taken, Ordering::AcqRel);
         }
     }
 
@@ -135,10 +137,12 @@ impl Permits {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take()
-            && self.of.take_back()
-        {
+        let Some(permit) = self.permit.take() else { return };
+        if self.of.take_back() {
             permit.forget();
+        } else {
+            drop(permit);
+            self.of.settle();
         }
     }
 }
@@ -230,6 +234,23 @@ mod tests {
         let queued = async { drop(admission.permit(&mut one).await.unwrap()) };
         let too = async { drop(admission.permit(&mut other).await.unwrap()) };
         tokio::join!(queued, too, shortened);
+    }
+
+    #[test]
+    fn a_place_that_is_free_at_the_moment_when_the_limit_falls_is_not_left_over() {
+        for _ in 0..500 {
+            let admission = Admission::new(limits(2));
+            let take = || Permit {
+                permit: Arc::clone(&admission.permits.semaphore).try_acquire_owned().ok(),
+                of: Arc::clone(&admission.permits),
+            };
+            let (first, _second) = (take(), take());
+            std::thread::scope(|scope| {
+                scope.spawn(|| drop(first));
+                admission.change(limits(1));
+            });
+            assert_eq!(free(&admission), 0);
+        }
     }
 
     proptest! {

@@ -58,6 +58,8 @@ pub(crate) struct Slot {
     pub(crate) url: Option<BaseUrl>,
     /// Since when it gets no new connections for good.
     pub(crate) left_at: Option<Instant>,
+    /// It left because settings name another target, which says nothing of it: its connections live until they end.
+    pub(crate) is_spared: bool,
     /// Cancelled when its connections must end.
     pub(crate) cut: CancellationToken,
 }
@@ -102,6 +104,7 @@ impl Slot {
             ejection: Ejection::default(),
             url,
             left_at: None,
+            is_spared: false,
             cut: CancellationToken::new(),
         }
     }
@@ -166,6 +169,7 @@ pub(crate) fn reconcile(
             Some(at) => {
                 let slot = &mut slots[at];
                 slot.left_at = wanted.is_leaving.then(|| slot.left_at.unwrap_or(now));
+                slot.is_spared = false;
                 slot.of = wanted;
                 is_listed[at] = true;
             }

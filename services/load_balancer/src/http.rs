@@ -57,7 +57,7 @@ pub(crate) struct Front {
     /// The service whose API is the target, and who may reach it. Without it the target is the listener's pool.
     pub(crate) service: Option<(ServiceName, Guard)>,
     trust: Vec<IpNet>,
-    turns: Turns,
+    turns: Arc<Turns>,
 }
 
 /// Why the balancer answers a request itself.
@@ -82,15 +82,17 @@ impl From<Problem> for Refused {
 }
 
 impl Front {
-    pub(crate) fn new(plan: HttpPlan, cx: &Context) -> Self {
+    /// With these settings. What the one before knows and has open is kept as far as they allow it.
+    pub(crate) fn new(plan: HttpPlan, cx: &Context, before: Option<&Self>) -> Self {
         let HttpPlan { trust, service, limits, .. } = plan;
+        let mesh = before.map(|before| &before.mesh).filter(|mesh| *mesh.limits() == limits).cloned();
         Self {
             node: cx.node.clone(),
-            mesh: cx.mesh.with_limits(limits),
+            mesh: mesh.unwrap_or_else(|| cx.mesh.with_limits(limits)),
             view: cx.view.clone(),
             service: service.map(|(service, hosts)| (service, Guard::new(hosts, HOSTS))),
             trust,
-            turns: Turns::default(),
+            turns: before.map(|before| Arc::clone(&before.turns)).unwrap_or_default(),
         }
     }
 
@@ -181,7 +183,8 @@ async fn answer(listener: &Arc<Listener>, front: &Front, request: Request<Body>)
     let mut exchange = Exchange::begin(listener, in_flight, &parts, client);
     let trace = trace::continue_or_begin(&mut parts.headers, rand::random);
     exchange.ids(&id, trace);
-    let is_grpc = grpc::is_grpc(&parts.headers);
+    // A handshake has no calls of gRPC, whatever its client says.
+    let is_grpc = matches!(handshake, Ok(None)) && grpc::is_grpc(&parts.headers);
     if let Some(timeout) = grpc::timeout(&parts.headers).filter(|_| is_grpc) {
         parts.extensions.insert(Deadline(Instant::now() + timeout));
     }
@@ -243,7 +246,10 @@ fn refusal(
             }
             *problem
         }
-        Refused::Handshake(error) => error.to_problem(),
+        Refused::Handshake(error) => {
+            meters.accepting.refused(RefusalReason::Malformed);
+            error.to_problem()
+        }
         Refused::Own(refusal) => {
             meters.refused(refusal);
             problem(refusal, listener)

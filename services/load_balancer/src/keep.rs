@@ -56,7 +56,8 @@ pub(crate) async fn keep(
         let source = pool.target.load().source.clone();
         let is_watching = is_open && matches!(source, Source::Service { .. });
         let now = Instant::now();
-        if known.as_ref() != Some(&source) {
+        let is_other = known.as_ref().is_some_and(|known| *known != source);
+        if known.is_none() || is_other {
             (vanished, known) = (Vanished::default(), Some(source.clone()));
         }
         let members = match &source {
@@ -71,7 +72,7 @@ pub(crate) async fn keep(
         let members = if now < met_by { members.just_met() } else { members };
         names.want(members.entries.iter().map(|entry| &entry.address), now);
         let (wanted, lack) = expand(members, |address| names.known(address));
-        pool.renew(wanted, lack);
+        pool.renew(wanted, lack, is_other);
         let next = [pool.cut(now), names.due(), vanished.until()].into_iter().flatten().min();
         let next = next.map_or(now + LOOK, |next| next.min(now + LOOK));
         let next = if now < met_by { next.min(met_by) } else { next };

@@ -46,9 +46,10 @@ pub(crate) struct Lasting {
 }
 
 impl Listener {
-    /// A listener with these settings. The backends of `known` targets are kept if the targets stay.
-    pub(crate) fn new(plan: ListenerPlan, lasting: Lasting, known: &[Arc<Pool>], cx: &Context) -> Self {
+    /// A listener with these settings. The backends of the one before are kept where the targets stay.
+    pub(crate) fn new(plan: ListenerPlan, lasting: Lasting, before: Option<&Self>, cx: &Context) -> Self {
         let ListenerPlan { name, targets, names, trust, forward, http, .. } = plan;
+        let known = before.map_or_else(Default::default, |before| before.pools.as_slice());
         let old: Vec<_> = known.iter().map(|pool| pool.target.load().hosts.clone()).collect();
         let new: Vec<_> = targets.iter().map(|target| target.hosts.clone()).collect();
         let kept = continued(&old, &new);
@@ -65,7 +66,7 @@ impl Listener {
             }
         });
         let pools = pools.collect();
-        let front = http.map(|http| Front::new(http, cx));
+        let front = http.map(|http| Front::new(http, cx, before.and_then(|before| before.front.as_ref())));
         Self { name, pools, names, trust, forward, lasting, front }
     }
 

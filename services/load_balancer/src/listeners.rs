@@ -89,7 +89,7 @@ impl Running {
             in_flight: InFlight::default(),
             tls,
         };
-        let listener = Listener::new(plan, lasting.clone(), &[], cx);
+        let listener = Listener::new(plan, lasting.clone(), None, cx);
         for pool in &listener.pools {
             keep_in_background(pool, cx, lookup);
         }
@@ -120,7 +120,7 @@ impl Running {
             tls.rename(&plan.name);
         }
         let lasting = Lasting { tls, ..before.lasting.clone() };
-        let next = Arc::new(Listener::new(plan, lasting, &before.pools, cx));
+        let next = Arc::new(Listener::new(plan, lasting, Some(&before), cx));
         for pool in next.without(&before) {
             keep_in_background(&pool, cx, lookup);
         }

@@ -25,9 +25,9 @@ impl Members {
         let before = self.entries.len();
         self.entries.retain(|entry| !entry.is_tls);
         if self.entries.is_empty() && before > 0 {
-            self.why = Some(
-                "the members' listener speaks TLS, which `mode: http` does not; use `mode: tcp`".to_owned(),
-            );
+            let why = "the members' listener speaks TLS, and in `mode: http` members are reached in plain text only; \
+                       use `mode: tcp`";
+            self.why = Some(why.to_owned());
         }
         self
     }

@@ -21,7 +21,7 @@ use crate::client::ClientKey;
 use crate::connection::Refusal;
 use crate::eject::may_eject;
 use crate::http::Urls;
-use crate::plan::{Forward, Source, TargetPlan};
+use crate::plan::{Forward, TargetPlan};
 
 /// The backends of a target.
 #[derive(Debug)]
@@ -230,16 +230,23 @@ impl Pool {
         self.retired.cancel();
     }
 
-    /// Whether it is retired and has no connections.
+    /// Whether it is retired, has no connections, and none wait for it.
     pub(crate) fn has_ended(&self) -> bool {
-        self.retired.is_cancelled() && self.lock().slots.iter().all(|slot| slot.connections == 0)
+        if !self.retired.is_cancelled() {
+            return false;
+        }
+        let state = self.lock();
+        state.waiting == 0 && state.slots.iter().all(|slot| slot.connections == 0)
     }
 
-    /// Takes over what settings, gossip and names say now.
-    pub(crate) fn renew(&self, wanted: Vec<Wanted>, lack: Lack) {
+    /// Takes over what settings, gossip and names say now. `is_other` if settings name another target than the last time.
+    pub(crate) fn renew(&self, wanted: Vec<Wanted>, lack: Lack, is_other: bool) {
         let mut state = self.lock();
         let State { slots, next_id, chooser, lack: known, .. } = &mut *state;
         let before: Vec<_> = slots.iter().filter(|slot| slot.left_at.is_none()).map(|slot| slot.id).collect();
+        for slot in slots.iter_mut().filter(|slot| is_other && slot.left_at.is_none()) {
+            slot.is_spared = true;
+        }
         for id in reconcile(slots, wanted, Instant::now(), next_id) {
             chooser.forget(id);
         }
@@ -256,15 +263,15 @@ impl Pool {
 
     /// Cuts the connections of members that have drained for long enough. Returns when the next ones have.
     pub(crate) fn cut(&self, now: Instant) -> Option<Instant> {
-        // The addresses of a name come and go; that says nothing of the servers behind them.
-        if !matches!(self.target.load().source, Source::Service { .. }) {
-            return None;
-        }
         let drain = self.forward.load().drain;
         let mut next: Option<Instant> = None;
         for slot in &self.lock().slots {
             let due = slot.left_at.and_then(|left_at| left_at.checked_add(drain));
-            match due.filter(|_| slot.connections > 0 && !slot.cut.is_cancelled()) {
+            // Only a member's, whatever the target is now: the addresses of a name come and go, and settings list others; that
+            // says nothing of the servers behind them.
+            let may_be_cut = slot.of.member.is_some() && !slot.is_spared;
+            let is_open = slot.connections > 0 && !slot.cut.is_cancelled();
+            match due.filter(|_| may_be_cut && is_open) {
                 Some(due) if due <= now => slot.cut.cancel(),
                 Some(due) => next = Some(next.map_or(due, |next| next.min(due))),
                 None => {}

@@ -185,8 +185,8 @@ async fn next_tls(
 }
 
 fn unreadable(listener: &ListenerPlan, why: &str) -> ServiceError {
-    ServiceError::unavailable(format!("listener `{}` has no usable certificate: {why}", listener.name))
-        .hint("put the certificate and its key there; it is tried again from time to time")
+    ServiceError::unavailable(format!("listener `{}` can't use its TLS files: {why}", listener.name))
+        .hint("correct the file or its path; it is tried again from time to time")
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_is_looked_up_within_ten_seconds_and_keeps_its_last_addresses() {
+    async fn behaviour_8_a_name_is_looked_up_within_ten_seconds_and_keeps_its_last_addresses() {
         let name: Address = "db.example:80".parse().unwrap();
         let mut names = Names::new(scripted(&[
             &[],

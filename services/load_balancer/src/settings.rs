@@ -147,7 +147,8 @@ pub struct Listener {
     pub trust: Vec<String>,
     /// Whether the system moves the bytes of long transfers from one connection to the other by itself (`splice`, Linux), which
     /// saves CPU time, but makes the slowest of many transfers slower. A direction is copied until 64 KiB were moved, and
-    /// always where the system refuses it. Not in HTTP mode. Default: `false`.
+    /// always where the system refuses it. Each direction in use needs two descriptors more: at most 512 for each core, and 32
+    /// that are kept to be used again. Not in HTTP mode. Default: `false`.
     #[serde(default)]
     pub splice: bool,
     /// How many connections there may be, and how long further ones wait.

@@ -1,8 +1,8 @@
 //! The balancer as its clients and backends see it: real connections on both sides.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -25,6 +25,7 @@ use crate::LoadBalancer;
 
 mod access_log;
 mod choosing;
+mod client_certificates;
 mod copying;
 mod described;
 mod grpc;
@@ -239,9 +240,15 @@ impl Backend {
     }
 }
 
-/// A port that refuses connections.
-async fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// A port that refuses connections until the tests end.
+fn closed_port() -> SocketAddr {
+    /// Bound and not listening, so that nobody else gets the port.
+    static BOUND: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    BOUND.lock().unwrap().push(socket);
+    address
 }
 
 fn view(members: Vec<Member>) -> ClusterView {

@@ -174,7 +174,8 @@ async fn is_well(machine: &Machine) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_of_every_node_behind_the_balancer_fails_no_request() -> anyhow::Result<()> {
+async fn behaviour_9_a_rolling_restart_of_every_node_behind_the_balancer_fails_no_request()
+-> anyhow::Result<()> {
     let (machine, front) = up().await?;
     let load = Load::start(&front)?;
     load.goes_on().await?;

@@ -90,7 +90,7 @@ fn states(mesh: &Mesh) -> Vec<BackendState> {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
-async fn one_failed_request_takes_no_member_out() {
+async fn behaviour_10_one_failed_request_takes_no_member_out() {
     let (first, second) = (Server::new(200).await, Server::new(200).await);
     let (_view, mesh) = mesh(pool(&[&first, &second]), Limits::default());
     for status in [500, 502, 503] {
@@ -114,7 +114,7 @@ async fn one_failed_request_takes_no_member_out() {
 }
 
 #[tokio::test]
-async fn all_members_ejected_does_not_mean_503_for_all() {
+async fn behaviour_10_all_members_ejected_does_not_mean_503_for_all() {
     let (first, second) = (Server::new(500).await, Server::new(500).await);
     let (views, mesh) = mesh(pool(&[&first, &second]), Limits::default());
     for _ in 0..40 {
@@ -172,7 +172,7 @@ async fn without_requests_that_may_be_repeated_any_request_is_the_probe_in_the_e
 }
 
 #[tokio::test]
-async fn a_member_that_answers_500_in_a_millisecond_gets_less() {
+async fn behaviour_11_a_member_that_answers_500_in_a_millisecond_gets_less() {
     let (bad, good) = (Server::new(500).await, Server::new(200).await);
     good.takes(3);
     let (_view, mesh) = mesh(pool(&[&bad, &good]), Limits::default());
@@ -198,7 +198,7 @@ async fn a_member_that_answers_503_in_a_millisecond_gets_less() {
 }
 
 #[tokio::test]
-async fn a_slow_member_that_recovers_gets_its_share_back_within_30_seconds() {
+async fn behaviour_11_a_slow_member_that_recovers_gets_its_share_back_within_30_seconds() {
     let (slow, fast) = (Server::new(200).await, Server::new(200).await);
     slow.takes(2_000);
     let (_view, mesh) = mesh(pool(&[&slow, &fast]), Limits::default());

@@ -293,7 +293,7 @@ async fn a_stalled_answer_times_out() {
 }
 
 #[tokio::test]
-async fn a_body_that_makes_progress_may_take_longer_than_the_limit() {
+async fn behaviour_7_a_body_that_makes_progress_may_take_longer_than_the_limit() {
     let limits = Limits { head: Duration::from_millis(400), ..Limits::default() };
     let upstream = Upstream::serving(|request: Request<Incoming>| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();

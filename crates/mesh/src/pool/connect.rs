@@ -2,16 +2,20 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rand::seq::SliceRandom;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tower::Service;
@@ -40,9 +44,33 @@ const KEEP_ALIVE_TIMES: u32 = 3;
 /// Opens connections.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<AnyOrder>,
     tls: Arc<Tls>,
     limit: Duration,
+}
+
+/// Looks names up as this machine does. Their addresses come in any order, so that connections use all of them; the others are
+/// tried if one does not answer.
+#[derive(Debug, Clone)]
+struct AnyOrder(GaiResolver);
+
+impl Service<Name> for AnyOrder {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let looking = self.0.call(name);
+        Box::pin(async move {
+            let mut found: Vec<_> = looking.await?.collect();
+            found.shuffle(&mut rand::rng());
+            Ok(found.into_iter())
+        })
+    }
 }
 
 /// Why no connection could be opened. Nothing was sent.
@@ -67,7 +95,7 @@ pub(super) struct Open(Arc<AtomicUsize>);
 impl Connector {
     /// `limit`: how long opening a connection may take.
     pub(super) fn new(limit: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(AnyOrder(GaiResolver::new()));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(limit));

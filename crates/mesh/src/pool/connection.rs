@@ -12,11 +12,11 @@ use hyper::client::conn::{TrySendError, http1};
 use hyper::ext::Protocol;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connect::Open;
 use super::idle::Idle;
-use super::per_core::PerCore;
+use super::per_core::{PerCore, Rested};
 use super::shared::Stream;
 use super::unanswered::Unanswered;
 use super::{ConnectError, reuse};
@@ -37,6 +37,8 @@ pub(crate) struct Leased {
     pool: Arc<PerCore>,
     /// Whether it carried another request before.
     is_reused: bool,
+    /// When the connection was opened.
+    born: Instant,
     /// Whether it may carry another request after this one.
     may_be_reused: bool,
     idle: Duration,
@@ -72,16 +74,16 @@ impl Leased {
         kind: Kind,
         origin: &Arc<Origin>,
         pool: &Arc<PerCore>,
-        is_reused: bool,
+        (is_reused, born): (bool, Instant),
         idle: Duration,
     ) -> Self {
         let (origin, pool) = (Arc::clone(origin), Arc::clone(pool));
-        Self { kind, origin, pool, is_reused, may_be_reused: true, idle, _alone: None }
+        Self { kind, origin, pool, is_reused, born, may_be_reused: true, idle, _alone: None }
     }
 
     /// A connection that never carries another request.
     pub(super) fn alone(kind: Kind, origin: &Arc<Origin>, pool: &Arc<PerCore>, open: Open) -> Self {
-        let leased = Self::new(kind, origin, pool, false, Duration::ZERO);
+        let leased = Self::new(kind, origin, pool, (false, Instant::now()), Duration::ZERO);
         Self { may_be_reused: false, _alone: Some(open), ..leased }
     }
 
@@ -167,14 +169,14 @@ impl Leased {
 
     fn put(self) {
         if let Kind::Http1(sender) = self.kind {
-            PerCore::put(&self.pool, &self.origin, sender, self.idle);
+            PerCore::put(&self.pool, &self.origin, Rested { sender, born: self.born }, self.idle);
         }
     }
 }
 
-impl Idle for http1::SendRequest<AttemptBody> {
+impl Idle for Rested {
     fn is_usable(&self) -> bool {
-        self.is_ready() && !self.is_closed()
+        self.sender.is_ready() && !self.sender.is_closed()
     }
 }
 

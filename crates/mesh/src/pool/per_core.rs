@@ -30,9 +30,34 @@ pub(super) struct Settings {
     pub(super) connector: Connector,
     /// How long a connection may be idle.
     pub(super) idle: Duration,
+    /// How old a connection to a host name may be that carries another request.
+    pub(super) lookup: Duration,
     /// The largest number of idle connections to one origin.
     pub(super) most_idle: usize,
     pub(super) counts: Arc<Counts>,
+}
+
+/// A connection over HTTP/1 between two exchanges.
+#[derive(Debug)]
+pub(super) struct Rested {
+    pub(super) sender: SendRequest<AttemptBody>,
+    /// When it was opened.
+    pub(super) born: Instant,
+}
+
+impl Settings {
+    /// How long a connection may still carry requests: one to a host name leads where the name led when it was opened.
+    fn young_for(&self, origin: &Origin, born: Instant, now: Instant) -> Duration {
+        if origin.is_named() {
+            self.lookup.saturating_sub(now.saturating_duration_since(born))
+        } else {
+            Duration::MAX
+        }
+    }
+
+    fn is_old(&self, origin: &Origin, born: Instant) -> bool {
+        origin.is_named() && self.young_for(origin, born, Instant::now()).is_zero()
+    }
 }
 
 /// The connections of one core. Aligned, so that no other core's data is in its cache lines.
@@ -57,7 +82,7 @@ struct State {
 /// The connections to one origin that can take a request.
 #[derive(Debug, Default)]
 struct Connections {
-    idle: IdleList<SendRequest<AttemptBody>>,
+    idle: IdleList<Rested>,
     shared: Vec<Shared>,
     /// A connection that several requests wait for.
     opening: Option<WeakShared<Opening>>,
@@ -141,11 +166,17 @@ impl PerCore {
     fn take(self: &Arc<Self>, origin: &Arc<Origin>) -> Option<Leased> {
         let mut state = self.state();
         let connections = state.origins.get_mut(origin.as_ref())?;
-        let kind = match connections.shared.iter().rev().find_map(Shared::open) {
-            Some(stream) => Kind::Http2(stream),
-            None => Kind::Http1(connections.idle.take(Instant::now())?),
+        let settings = &self.settings;
+        let mut young =
+            connections.shared.iter().rev().filter(|shared| !settings.is_old(origin, shared.born()));
+        let (kind, born) = match young.find_map(|shared| Some((shared.open()?, shared.born()))) {
+            Some((stream, born)) => (Kind::Http2(stream), born),
+            None => {
+                let Rested { sender, born } = connections.idle.take(Instant::now())?;
+                (Kind::Http1(sender), born)
+            }
         };
-        Some(Leased::new(kind, origin, self, true, self.settings.idle))
+        Some(Leased::new(kind, origin, self, (true, born), settings.idle))
     }
 
     /// The connection that is being opened for all requests that wait for one.
@@ -164,7 +195,7 @@ impl PerCore {
                 // One that is not ready would be taken for one that is closed.
                 sender.ready().await.map_err(|error| ConnectError::other(&error))?;
                 pool.state().of(&of).speaks_http1 = true;
-                Self::put(&pool, &of, sender, pool.settings.idle);
+                Self::put(&pool, &of, Rested { sender, born: Instant::now() }, pool.settings.idle);
             } else {
                 pool.adopt(&of, opened);
             }
@@ -185,7 +216,8 @@ impl PerCore {
     fn adopt(self: &Arc<Self>, origin: &Arc<Origin>, opened: Opened) -> Option<Leased> {
         match opened {
             Opened::Http1(sender) => {
-                Some(Leased::new(Kind::Http1(sender), origin, self, false, self.settings.idle))
+                let (kind, idle) = (Kind::Http1(sender), self.settings.idle);
+                Some(Leased::new(kind, origin, self, (false, Instant::now()), idle))
             }
             Opened::Http2(shared) => {
                 let mut state = self.state();
@@ -199,12 +231,9 @@ impl PerCore {
     }
 
     /// Keeps a connection over HTTP/1 whose exchange has ended.
-    pub(super) fn put(
-        self: &Arc<Self>,
-        origin: &Arc<Origin>,
-        sender: SendRequest<AttemptBody>,
-        idle: Duration,
-    ) {
+    pub(super) fn put(self: &Arc<Self>, origin: &Arc<Origin>, rested: Rested, idle: Duration) {
+        let now = Instant::now();
+        let idle = idle.min(self.settings.young_for(origin, rested.born, now));
         if idle.is_zero() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
@@ -213,7 +242,7 @@ impl PerCore {
             return;
         }
         let most = self.settings.most_idle;
-        let oldest = state.of(origin).idle.put(sender, idle, most, Instant::now());
+        let oldest = state.of(origin).idle.put(rested, idle, most, now);
         self.keep_sweeping(state);
         drop(oldest);
     }

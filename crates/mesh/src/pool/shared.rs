@@ -28,6 +28,8 @@ pub(super) struct Shared {
 /// The streams of a connection.
 #[derive(Debug)]
 pub(super) struct Streams {
+    /// When the connection was opened.
+    born: Instant,
     open: AtomicUsize,
     most: AtomicUsize,
     /// When the last stream ended.
@@ -62,6 +64,11 @@ impl Shared {
         (open < streams.most.load(Ordering::Acquire)).then_some(stream)
     }
 
+    /// When it was opened.
+    pub(super) fn born(&self) -> Instant {
+        self.streams.born
+    }
+
     /// Whether it should be closed: it is closed already, or has had no stream for this long.
     pub(super) fn is_over(&self, idle: Duration, now: Instant) -> bool {
         self.sender.is_closed() || (self.is_idle() && self.idle_until(idle) <= now)
@@ -90,6 +97,7 @@ impl Shared {
 impl Streams {
     pub(super) fn new(now: Instant) -> Arc<Self> {
         Arc::new(Self {
+            born: now,
             open: AtomicUsize::new(0),
             most: AtomicUsize::new(STREAMS_AT_FIRST),
             idle_since: Mutex::new(now),

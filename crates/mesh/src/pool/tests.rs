@@ -70,7 +70,7 @@ async fn requests_one_after_another_share_a_connection() {
 
 /// Behaviour 1.
 #[tokio::test]
-async fn an_upstream_that_closes_its_idle_connections_costs_no_502() {
+async fn behaviour_1_an_upstream_that_closes_its_idle_connections_costs_no_502() {
     const REQUESTS: usize = 1_000;
     let upstream = closing_when_idle().await;
     let limits = Limits { retry_percent: 0, retry_floor: 0, attempts: 1, ..Limits::default() };
@@ -225,6 +225,41 @@ async fn no_more_than_the_limit_of_connections_is_idle() {
         whole(answer.into_body()).await.unwrap();
     }
     idle(&mesh, 2).await;
+}
+
+#[tokio::test]
+async fn behaviour_8_the_name_of_an_upstream_is_looked_up_again_and_one_that_fails_ends_nothing() {
+    let upstream = answering(OK).await;
+    let port = upstream.url().authority().rsplit_once(':').unwrap().1.to_owned();
+    let named: BaseUrl = format!("http://localhost:{port}").parse().unwrap();
+    let (_view, mesh) = mesh([], Limits { lookup: Duration::ZERO, ..Limits::default() });
+    for hits in 1..=3 {
+        ok(&mesh, &named).await;
+        idle(&mesh, 0).await;
+        assert_eq!(upstream.hits(), hits, "its connection led where the name led");
+    }
+    for _ in 0..3 {
+        ok(&mesh, &upstream.url()).await;
+        idle(&mesh, 1).await;
+    }
+    assert_eq!(upstream.hits(), 4, "an address needs no lookup");
+    let unknown: BaseUrl = "http://no-such-host.invalid".parse().unwrap();
+    let error = mesh.send_to_any(std::slice::from_ref(&unknown), get()).await.unwrap_err();
+    assert!(matches!(error, MeshError::Unreachable { .. }), "{error:?}");
+    let answer = mesh.send_to_any(&[unknown, named], get()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "the other address of the route answers");
+}
+
+#[tokio::test]
+async fn a_connection_to_a_name_is_used_again_until_the_name_is_looked_up() {
+    let upstream = answering(OK).await;
+    let named = format!("http://localhost:{}", upstream.url().authority().rsplit_once(':').unwrap().1);
+    let (_view, mesh) = mesh([], Limits { lookup: Duration::from_secs(3600), ..Limits::default() });
+    for _ in 0..3 {
+        ok(&mesh, &named.parse().unwrap()).await;
+        idle(&mesh, 1).await;
+    }
+    assert_eq!(upstream.hits(), 1);
 }
 
 #[tokio::test]

@@ -36,14 +36,16 @@ pub(super) enum Pushed {
 }
 
 impl Buffers {
-    /// Appends a line and its end to the buffer of this core.
-    pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Pushed {
+    /// Appends a line and its end to the buffer of this core, unless `write` returns that there is none.
+    pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> Pushed {
         let Filled { bytes, lines } = &mut *self.0.here().lock().unwrap_or_else(PoisonError::into_inner);
         let before = bytes.len();
         if before >= FULL {
             return Pushed::Dropped;
         }
-        write(bytes);
+        if !write(bytes) {
+            return Pushed::Further;
+        }
         bytes.push(b'\n');
         *lines += 1;
         match before {
@@ -51,6 +53,14 @@ impl Buffers {
             _ if before < LONG && bytes.len() >= LONG => Pushed::Long,
             _ => Pushed::Further,
         }
+    }
+
+    /// Takes what all buffers have. `change` runs while no line can be appended.
+    pub(super) fn take_all(&self, change: impl FnOnce()) -> Vec<Filled> {
+        let mut locked: Vec<_> =
+            self.0.iter().map(|buffer| buffer.lock().unwrap_or_else(PoisonError::into_inner)).collect();
+        change();
+        locked.iter_mut().map(|filled| std::mem::take(&mut **filled)).collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Mutex<Filled>> {
@@ -79,13 +89,18 @@ mod tests {
     #[test]
     fn a_full_buffer_takes_no_line_until_it_is_taken() {
         let buffers = Buffers::default();
-        let push = |len: usize| buffers.append(|out| out.resize(out.len() + len, b'x'));
+        let push = |len: usize| {
+            buffers.append(|out| {
+                out.resize(out.len() + len, b'x');
+                true
+            })
+        };
         assert_eq!(push(10), Pushed::First);
         assert_eq!(push(10), Pushed::Further);
         assert_eq!(push(LONG), Pushed::Long);
         assert_eq!(push(FULL), Pushed::Further);
         assert_eq!(push(1), Pushed::Dropped);
-        let taken: Vec<_> = buffers.iter().map(take).collect();
+        let taken = buffers.take_all(|| ());
         assert_eq!(taken.iter().map(|filled| filled.lines).sum::<u64>(), 4);
         assert_eq!(push(1), Pushed::First);
     }

@@ -29,7 +29,8 @@ pub fn of_code(code: &str) -> Reason {
         "transfer-coding" | "bad-length" | "no-host" | "several-hosts" | "bad-host" | "user-name"
         | "bad-target" | "target-too-long" | "no-tunnels" | "no-trace" | "bad-method" | "bad-header"
         | "bad-expectation" | "head-too-large" | "slow-head" | "http-version" | "bad-request-line"
-        | "malformed-request" | "malformed-body" | "tls" | "plain-http" | "bad-path" => "malformed",
+        | "malformed-request" | "malformed-body" | "bad-handshake" | "websocket-version" | "tls"
+        | "plain-http" | "bad-path" => "malformed",
         other => return Cow::Owned(other.replace('-', "_")),
     })
 }

@@ -102,6 +102,9 @@ pub(super) async fn serve<T, S>(
             (is_ending, is_closing) = (true, true);
             connection.as_mut().graceful_shutdown();
         }
+        if activity.has(Order::Stop) {
+            streams.stop();
+        }
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
         }

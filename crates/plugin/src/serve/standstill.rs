@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::malformed::{self, Trailers};
@@ -45,17 +46,28 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Streams {
     begun: Arc<Mutex<Vec<Running>>>,
     limit: Duration,
+    /// Ends the tasks beside the streams.
+    stop: CancellationToken,
 }
 
 impl Streams {
     /// None yet. A client may take nothing of an answer for `limit`.
     pub(super) fn new(limit: Duration) -> Self {
-        Self { begun: Arc::default(), limit }
+        Self { begun: Arc::default(), limit, stop: CancellationToken::new() }
     }
 
-    /// Runs a task beside the streams.
+    /// Runs a task beside the streams, until they are stopped.
     pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        let task = async move {
+            stop.run_until_cancelled_owned(task).await;
+        };
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(task));
+    }
+
+    /// Ends the tasks beside the streams.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// Those that have begun since the last call.

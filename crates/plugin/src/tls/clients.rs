@@ -33,10 +33,17 @@ impl Clients {
     /// Reads the CA if its file has changed. Blocking. `accept_by` is called with the new rules, before anyone else changes
     /// them.
     pub(super) fn poll(&self, listener: &str, accept_by: impl FnOnce(Arc<dyn ClientCertVerifier>)) -> Polled {
+        // The file is read without the lock, which connections take, too.
+        let Some(mut one) = self.lock().clone() else { return Polled::default() };
+        let change = one.poll();
         let mut watched = self.lock();
-        let Some(one) = watched.as_mut() else { return Polled::default() };
+        match &mut *watched {
+            Some(now) if now.files == one.files => *now = one.clone(),
+            // It was replaced in the meantime.
+            _ => return Polled::default(),
+        }
         let ca = one.files.ca.display().to_string();
-        match one.poll() {
+        match change {
             Change::None => Polled::default(),
             Change::Loaded => {
                 info!(listener, ca, "CA for client certificates loaded");

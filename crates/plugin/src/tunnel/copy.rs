@@ -4,6 +4,7 @@
 //! until its reader has taken what was read.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -61,6 +62,8 @@ where
 /// it went must still arrive.
 fn end(up: State, down: State) -> Option<TunnelEnd> {
     match (up, down) {
+        (State::Late, _) => Some(TunnelEnd::ServerLost),
+        (_, State::Late) => Some(TunnelEnd::ClientLost),
         (State::Lost, _) => Some(TunnelEnd::ClientLost),
         (_, State::Lost) => Some(TunnelEnd::ServerLost),
         (State::Ended, State::Ended) => Some(TunnelEnd::Closed),
@@ -98,6 +101,8 @@ enum State {
     Lost,
     /// The reader's connection takes no more.
     Refused,
+    /// The reader has taken nothing for too long.
+    Late,
 }
 
 impl Direction {
@@ -109,7 +114,7 @@ impl Direction {
     {
         while let Poll::Ready(next) = self.step(cx, from, to) {
             self.state = next;
-            if matches!(next, State::Ended | State::Lost | State::Refused) {
+            if matches!(next, State::Ended | State::Lost | State::Refused | State::Late) {
                 self.buffer = None;
                 return;
             }
@@ -143,6 +148,7 @@ impl Direction {
                 let Some(buffer) = &self.buffer else { return Poll::Ready(State::Reading) };
                 let waiting = &buffer.bytes()[self.start..self.end];
                 match ready!(Pin::new(to).poll_write(cx, waiting)) {
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => Poll::Ready(State::Late),
                     Ok(0) | Err(_) => Poll::Ready(State::Refused),
                     Ok(len) => {
                         self.start += len;
@@ -156,7 +162,7 @@ impl Direction {
                 Ok(()) => State::Ended,
                 Err(_) => State::Refused,
             }),
-            State::Ended | State::Lost | State::Refused => Poll::Pending,
+            State::Ended | State::Lost | State::Refused | State::Late => Poll::Pending,
         }
     }
 
@@ -189,6 +195,15 @@ mod tests {
         let running = tokio::runtime::Handle::current()
             .spawn(async move { both_ways(&mut near, &mut far, 5 * SECOND, &counts).await });
         (client, server, bytes, running)
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_for_too_long_ends_both_directions() {
+        for other in [State::Reading, State::Writing, State::Ending] {
+            assert_eq!(end(other, State::Late), Some(TunnelEnd::ClientLost));
+            assert_eq!(end(State::Late, other), Some(TunnelEnd::ServerLost));
+            assert_eq!(end(other, State::Refused), None, "what it sent before it went must still arrive");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ pub struct RetrySettings {
     pub on: Option<Vec<RetryOn>>,
     /// The statuses of answers that are repeated, such as `[502, 503, 504]`: the client gets the last answer. `Retry-After` is
     /// respected up to one second; an answer with a longer one is passed on, and so is every answer to a request whose method
-    /// is not idempotent. None unless given, but 429 and 503 with `Retry-After` of at most a second are always repeated.
+    /// is not idempotent (on a route to a service: that the service does not declare repeatable). None unless given, but 429 and 503 with `Retry-After` of at most a second are always repeated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub codes: Vec<NumberIn<400, 599>>,
 }

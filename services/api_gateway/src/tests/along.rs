@@ -269,6 +269,42 @@ async fn behaviour_14_a_body_over_the_limit_is_refused_with_the_limit_and_the_ro
 }
 
 #[tokio::test]
+async fn behaviour_7_an_upload_and_an_answer_live_for_as_long_as_bytes_move() {
+    const PIECES: usize = 35;
+    // What arrives goes back at once, and the end of the answer is that of the connection.
+    let upstream = Upstream::raw(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        for _ in 0..PIECES {
+            let piece = stream.read_u8().await.unwrap();
+            stream.write_u8(piece).await.unwrap();
+        }
+    })
+    .await;
+    let gateway = routes(json!([
+        {"prefix": "/", "to": [upstream.url().to_string()], "timeouts": {"answer": "3s", "idle": "3s"}},
+    ]))
+    .await;
+    let stream = TcpStream::connect(gateway.addr).await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let head = format!("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {PIECES}\r\n\r\n");
+    writing.write_all(head.as_bytes()).await.unwrap();
+    let began = Instant::now();
+    let uploading = async {
+        for _ in 0..PIECES {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            writing.write_all(b"~").await.unwrap();
+        }
+    };
+    let mut answer = String::new();
+    let ((), read) = tokio::join!(uploading, reading.read_to_string(&mut answer));
+    read.unwrap();
+    assert!(began.elapsed() > 2 * Duration::from_secs(3), "it took longer than every limit");
+    assert_eq!((status(&answer), answer.matches('~').count()), (200, PIECES), "{answer}");
+    assert!(answer.ends_with("0\r\n\r\n"), "the answer is whole: {answer}");
+}
+
+#[tokio::test]
 async fn behaviour_14_a_body_is_never_buffered_whole() {
     const LEN: usize = 64 * 1024 * 1024;
     let (seen, arrived) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));

@@ -119,7 +119,7 @@ async fn behaviour_6_the_first_chunk_is_at_the_client_before_the_next_one_leaves
         Upstream::raw(move |mut stream: TcpStream| {
             let next = Arc::clone(&next);
             async move {
-                let head = mesh::testing::read_head(&mut stream).await;
+                let head = read_head(&mut stream).await;
                 let kind = if head.contains("/events") { "text/event-stream" } else { "text/plain" };
                 let head =
                     format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
@@ -181,7 +181,7 @@ async fn a_client_that_does_not_read_holds_the_server_up() {
         Upstream::raw(move |mut stream: TcpStream| {
             let sent = Arc::clone(&sent);
             async move {
-                mesh::testing::read_head(&mut stream).await;
+                read_head(&mut stream).await;
                 let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n";
                 stream.write_all(head).await.unwrap();
                 // Bytes that can't be compressed, so that the client's side fills up.

@@ -68,7 +68,7 @@ fn call(path: &str) -> http::request::Builder {
 
 /// Behaviour 13.
 #[tokio::test]
-async fn grpc_messages_and_trailers_arrive_whole_in_both_directions() {
+async fn behaviour_13_grpc_messages_and_trailers_arrive_whole_in_both_directions() {
     let upstream = h2c(|request: Request<Incoming>| async move {
         assert_eq!(request.headers()["te"], "trailers");
         assert_eq!(request.uri().path(), "/shop.Cart/Add");
@@ -105,7 +105,7 @@ async fn grpc_messages_and_trailers_arrive_whole_in_both_directions() {
 
 /// Behaviour 13.
 #[tokio::test]
-async fn a_trailers_only_answer_arrives_whole() {
+async fn behaviour_13_a_trailers_only_answer_arrives_whole() {
     let upstream = h2c(|_| async {
         let mut answer = Response::new(frames(Vec::new()));
         answer.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
@@ -269,7 +269,7 @@ async fn each_event_is_passed_on_as_it_comes() {
     let upstream = Upstream::raw(move |mut stream| {
         let next = Arc::clone(&go_on);
         async move {
-            mesh::testing::read_head(&mut stream).await;
+            read_head(&mut stream).await;
             let head =
                 "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
             stream.write_all(head.as_bytes()).await.unwrap();

@@ -195,8 +195,8 @@ async fn the_server_name_selects_the_certificate() {
 
 /// Behaviour 12.
 #[tokio::test]
-async fn certificates_replaced_on_disk_are_served_within_10_s_no_connection_drops_and_a_broken_pair_changes_nothing()
- {
+async fn behaviour_12_certificates_replaced_on_disk_are_served_within_10_s_and_a_broken_pair_changes_nothing()
+{
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "tls", "shop");
     let upstream = Upstream::serving(reflecting).await;

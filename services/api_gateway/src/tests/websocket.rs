@@ -207,7 +207,7 @@ async fn the_limits_of_a_route_hold_for_the_life_of_a_websocket() {
 }
 
 #[tokio::test]
-async fn a_reload_leaves_a_websocket_open_and_a_drain_ends_it() {
+async fn behaviour_2_a_reload_leaves_a_websocket_open_and_a_drain_ends_it() {
     let (_folder, path, access_log) = log();
     let upstream = Upstream::websocket().await;
     let mut settings = route(&upstream, &json!({}));

@@ -56,7 +56,7 @@ async fn a_client_address_stays_with_its_backend_until_that_has_too_much() {
 
 #[tokio::test]
 async fn a_backend_that_refuses_costs_no_client_anything_and_is_taken_out() {
-    let (a, dead) = (Backend::greeting("a").await, closed_port().await);
+    let (a, dead) = (Backend::greeting("a").await, closed_port());
     let backends = json!([{"address": a.addr}, {"address": dead}]);
     let more = json!({"balance": "round_robin", "ejection": {"failures": 3, "for": "60s"}});
     let running = Running::with(json!([listener(json!({"backends": backends}), more)]), Vec::new()).await;
@@ -149,7 +149,7 @@ async fn a_check_that_fails_takes_a_backend_out_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_name_is_resolved_and_one_that_fails_stops_no_other() {
+async fn behaviour_8_a_name_is_resolved_and_one_that_fails_stops_no_other() {
     let a = Backend::greeting("a").await;
     let good = json!({"address": format!("localhost:{}", a.addr.port())});
     let bad = json!({"address": "no-such-host.invalid:80"});

@@ -13,7 +13,7 @@ const WAYS: [(bool, bool); 4] = [(true, false), (false, false), (true, true), (f
 /// A backend that hands its only connection to the test.
 async fn handing_over() -> (Backend, oneshot::Receiver<TcpStream>) {
     let (sender, receiver) = oneshot::channel();
-    let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
+    let sender = Arc::new(Mutex::new(Some(sender)));
     let backend = Backend::serving(move |stream| {
         let sender = sender.lock().unwrap().take();
         async move {

@@ -48,11 +48,59 @@ async fn behaviour_2_backends_and_algorithms_change_and_connections_stay_open() 
 }
 
 #[tokio::test]
+async fn connections_to_backends_that_another_target_replaces_are_not_cut() {
+    let (a, b) = (Backend::greeting("a").await, Backend::greeting("b").await);
+    let drain = json!({"timeouts": {"drain": "50ms"}});
+    let running = Running::over(&[&a], drain.clone()).await;
+    let mut first = running.connect().await;
+    assert_eq!(greeting(&mut first).await, "a");
+    assert!(matches!(update(&running, to(&[&b], drain.clone())).await, Updated::Applied));
+    running.until_states_are(&["draining", "up"]).await;
+    let unlisted = std::time::Instant::now();
+    eventually("the drain is over", async || unlisted.elapsed() > Duration::from_millis(60)).await;
+    running.views.send_replace(view(vec![member("g", "api_gateway", Phase::Ready, &[("web", b.addr)])]));
+    let service = json!([listener(json!({"service": "api_gateway", "listener": "web"}), drain)]);
+    assert!(matches!(update(&running, service).await, Updated::Applied));
+    let shown = async || running.backends().await["listeners"][0]["targets"][0]["backends"].clone();
+    eventually("the member is the target", async || {
+        shown().await.as_array().unwrap().iter().any(|backend| backend["member"] == "g")
+    })
+    .await;
+    echoes(&mut first).await;
+    assert_eq!(running.metric("cuts_total", ""), 0);
+}
+
+#[tokio::test]
+async fn of_members_that_backends_replace_only_those_that_drained_before_have_their_connections_cut() {
+    let [a, b, c] =
+        [Backend::greeting("a").await, Backend::greeting("b").await, Backend::greeting("c").await];
+    let web = json!({"service": "api_gateway", "listener": "web"});
+    let with_drain = |drain: &str| json!({"timeouts": {"drain": drain}});
+    let of = |id, phase, at: &Backend| member(id, "api_gateway", phase, &[("web", at.addr)]);
+    let running = Running::with(json!([listener(web, with_drain("1h"))]), Vec::new()).await;
+    running.views.send_replace(view(vec![of("a", Phase::Ready, &a)]));
+    running.until_states_are(&["up"]).await;
+    let mut drained = running.connect().await;
+    assert_eq!(greeting(&mut drained).await, "a");
+    running.views.send_replace(view(vec![of("a", Phase::Draining, &a), of("b", Phase::Ready, &b)]));
+    running.until_states_are(&["draining", "up"]).await;
+    let mut healthy = running.connect().await;
+    assert_eq!(greeting(&mut healthy).await, "b");
+    assert!(matches!(update(&running, to(&[&c], with_drain("50ms"))).await, Updated::Applied));
+    running.until_states_are(&["draining", "draining", "up"]).await;
+    let replaced = std::time::Instant::now();
+    assert!(timeout(PATIENCE, drained.read_u8()).await.expect("it is cut").is_err());
+    eventually("it is counted", async || running.metric("cuts_total", "") == 1).await;
+    eventually("the drain is over", async || replaced.elapsed() > Duration::from_millis(150)).await;
+    echoes(&mut healthy).await;
+    assert_eq!(running.metric("cuts_total", ""), 1);
+}
+
+#[tokio::test]
 async fn checks_begin_and_end_with_the_settings() {
-    let (a, gone) = (Backend::greeting("a").await, mesh::testing::closed_port().await);
-    let backends = |more| {
-        json!([listener(json!({"backends": [{"address": a.addr}, {"address": gone.authority()}]}), more)])
-    };
+    let (a, gone) = (Backend::greeting("a").await, closed_port());
+    let backends =
+        |more| json!([listener(json!({"backends": [{"address": a.addr}, {"address": gone}]}), more)]);
     let running = Running::with(backends(json!({})), Vec::new()).await;
     running.until_states_are(&["up", "up"]).await;
     let check = json!({"check": {"tcp": {}, "every": "20ms", "rise": 1, "fall": 1}});
@@ -106,4 +154,54 @@ async fn in_http_mode_backends_that_were_down_get_requests_once_they_are_no_long
     running.until_states_are(&["down"]).await;
     assert!(matches!(update(&running, backends(json!({}))).await, Updated::Applied));
     eventually("it gets requests", async || body(&get(&running).await) == "a").await;
+}
+
+/// Answers requests with its name, on connections that stay open.
+async fn keeping(name: char) -> Backend {
+    Backend::serving(move |mut stream| async move {
+        while mesh::testing::read_head(&mut stream).await.ends_with("\r\n\r\n") {
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{name}");
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn in_http_mode_idle_connections_and_turns_survive_settings_that_do_not_concern_them() {
+    use super::requests::{at, http};
+    let (a, b) = (keeping('a').await, keeping('b').await);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = |log: &str, timeouts: Value| {
+        let target = json!({"backends": [{"address": a.addr}, {"address": b.addr}]});
+        let main = http(target, json!({"balance": "round_robin", "timeouts": timeouts}));
+        json!({"listeners": [main], "access_log": {"to": folder.path().join(log)}})
+    };
+    let first = settings("0", json!({}));
+    let running = Running::with_settings(first["listeners"].clone(), first, Vec::new()).await;
+    // One connection, so that one core serves all requests.
+    let mut stream = TcpStream::connect(at(&running)).await.unwrap();
+    let mut next = async || {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let head = timeout(PATIENCE, mesh::testing::read_head(&mut stream)).await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        char::from(stream.read_u8().await.unwrap())
+    };
+    let apply = async |settings: Value| {
+        let updated = running.service.update(LoadBalancer.prepare(&settings).unwrap()).await;
+        assert!(matches!(updated, Updated::Applied), "{updated:?}");
+    };
+    let mut names = String::new();
+    for round in 1..=6 {
+        names.push(next().await);
+        apply(settings(&round.to_string(), json!({}))).await;
+    }
+    assert!(["ababab", "bababa"].contains(&names.as_str()), "{names}");
+    assert_eq!((a.accepted(), b.accepted()), (1, 1), "their connections are used again");
+    apply(settings("6", json!({"answer": "9s"}))).await;
+    names = [next().await, next().await].iter().collect();
+    assert!(["ab", "ba"].contains(&names.as_str()), "{names}");
+    assert_eq!((a.accepted(), b.accepted()), (2, 2), "other limits have connections of their own");
 }

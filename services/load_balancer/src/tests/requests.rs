@@ -11,7 +11,7 @@ use types::Problem;
 use super::*;
 
 /// Answers with the head of the request as it arrived.
-async fn reflecting(request: Request<Incoming>) -> Answer {
+pub(super) async fn reflecting(request: Request<Incoming>) -> Answer {
     let mut reflected = format!("{} {}", request.method(), request.uri());
     for (name, value) in request.headers() {
         reflected += &format!("\n{name}: {}", value.to_str().unwrap());
@@ -173,7 +173,7 @@ async fn a_backup_gets_requests_only_while_all_others_fail() {
 
 #[tokio::test]
 async fn without_a_backend_the_answer_is_503_and_says_why() {
-    let dead = closed_port().await;
+    let dead = closed_port();
     let target =
         json!({"backends": [{"address": dead}], "check": {"tcp": {}, "every": "20ms", "timeout": "10s"}});
     let running = Running::with(json!([http(target, json!({}))]), Vec::new()).await;
@@ -405,7 +405,7 @@ async fn each_request_is_a_line_of_the_log() {
 async fn the_reason_of_a_refusal_is_a_word_of_the_log_even_for_head() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = closed_port();
     let more = json!({"access_log": {"to": path}});
     let listeners = json!([http(json!({"backends": [{"address": closed}]}), json!({}))]);
     let running = Running::with_settings(listeners, more, Vec::new()).await;

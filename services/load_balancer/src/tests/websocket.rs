@@ -33,7 +33,7 @@ async fn a_websocket_lasts_until_it_is_idle_and_is_a_line_then() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let upstream = Upstream::websocket().await;
-    let limits = json!({"limits": {"connections": 1, "wait": "50ms"}, "timeouts": {"websocket": "1s"}});
+    let limits = json!({"limits": {"connections": 1, "wait": "50ms"}, "timeouts": {"websocket": "5s"}});
     let listeners = json!([http(json!({"backends": [{"address": upstream.addr}]}), limits)]);
     let running = logging(&path, listeners, Vec::new()).await;
     let (mut stream, head) = shake(&running, "").await;

@@ -209,6 +209,7 @@ async fn over_http_2_the_handshake_is_an_extended_connect() {
     let upstream = over_http2(true, Arc::clone(&seen)).await;
     let (_view, mesh) = mesh([], Limits::default());
     let mut answer = shake(&mesh, &[h2c(&upstream)]).await.unwrap();
+    assert!(answer.headers().contains_key("sec-websocket-accept"), "clients with HTTP/1.1 want it");
     let mut io = open(&mut answer).await;
     read(&mut io, "hello").await;
     io.write_all(b"there").await.unwrap();
