@@ -65,15 +65,18 @@ impl<T: Tokenizer> Tokenizer for FoldTokenizer<T> {
 
 impl<T: TokenStream> TokenStream for FoldStream<T> {
     fn advance(&mut self) -> bool {
-        if !self.0.advance() {
-            return false;
+        while self.0.advance() {
+            let text = &mut self.0.token_mut().text;
+            if !text.is_ascii() {
+                *text = fold(text);
+                cut(text);
+            }
+            // Nothing is left of a word of marks alone, such as the letters that medieval scribes wrote above others.
+            if !text.is_empty() {
+                return true;
+            }
         }
-        let text = &mut self.0.token_mut().text;
-        if !text.is_ascii() {
-            *text = fold(text);
-            cut(text);
-        }
-        true
+        false
     }
 
     fn token(&self) -> &Token {

@@ -75,6 +75,15 @@ fn cjk_text_becomes_pairs_and_other_text_words() {
     );
 }
 
+#[test]
+fn a_word_of_marks_alone_is_no_term() {
+    for (text, expected) in [("\u{363} ", vec![]), ("\u{363}\u{36f} ab", vec!["1:ab"])] {
+        for side in [Side::Document, Side::Query] {
+            assert_eq!(terms(Analyzer::Default, side, text), expected, "{text:?}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn tokens_of_any_text_are_in_order_not_empty_and_of_the_text(text in "(?s)(.|[a-zA-Zäß字東ー\u{301}\u{3099} -]){0,40}") {
