@@ -125,10 +125,10 @@ impl PerCore {
         origin: &Arc<Origin>,
         which: Which,
     ) -> Result<Leased, ConnectError> {
-        let mut which = which;
+        let (mut which, mut is_new) = (which, false);
         loop {
             if which == Which::Any
-                && let Some(leased) = self.take(origin)
+                && let Some(leased) = self.take(origin, is_new)
             {
                 return Ok(leased);
             }
@@ -141,7 +141,7 @@ impl PerCore {
             } else {
                 self.opening(origin).await?;
             }
-            which = Which::Any;
+            (which, is_new) = (Which::Any, true);
         }
     }
 
@@ -162,13 +162,17 @@ impl PerCore {
         self.settings.counts.connected(result);
     }
 
-    /// An open connection that can take a request.
-    fn take(self: &Arc<Self>, origin: &Arc<Origin>) -> Option<Leased> {
+    /// An open connection that can take a request. `is_new`: one was just opened for it, and is young enough however long that
+    /// took.
+    fn take(self: &Arc<Self>, origin: &Arc<Origin>, is_new: bool) -> Option<Leased> {
         let mut state = self.state();
         let connections = state.origins.get_mut(origin.as_ref())?;
         let settings = &self.settings;
-        let mut young =
-            connections.shared.iter().rev().filter(|shared| !settings.is_old(origin, shared.born()));
+        let mut young = connections
+            .shared
+            .iter()
+            .rev()
+            .filter(|shared| is_new || !settings.is_old(origin, shared.born()));
         let (kind, born) = match young.find_map(|shared| Some((shared.open()?, shared.born()))) {
             Some((stream, born)) => (Kind::Http2(stream), born),
             None => {

@@ -87,6 +87,21 @@ async fn a_connection_has_no_more_streams_than_its_server_allows() {
 }
 
 #[tokio::test]
+async fn behaviour_8_a_shared_connection_to_a_name_gets_no_request_after_the_next_lookup_but_that_which_opened_it()
+ {
+    let upstream = serving(100, |_| async { text("ok") }).await;
+    let named = format!("h2c://localhost:{}", upstream.addr.port()).parse().unwrap();
+    for (lookup, connections) in [(Duration::ZERO, 3), (Duration::from_secs(3600), 1)] {
+        let (_view, mesh) = mesh([], Limits { lookup, ..Limits::default() });
+        let before = upstream.hits();
+        for _ in 0..3 {
+            ok(&mesh, &named).await;
+        }
+        assert_eq!(upstream.hits() - before, connections, "{lookup:?}");
+    }
+}
+
+#[tokio::test]
 async fn host_and_path_arrive_unchanged() {
     let upstream = serving(100, async |request: Request<Incoming>| {
         assert!(!request.headers().contains_key("host"));
