@@ -7,10 +7,12 @@
 mod accept;
 mod answer;
 mod body;
+mod connection;
 mod drain_order;
 mod draining;
 mod first_bytes;
 mod hangup;
+mod http1;
 mod http2;
 mod in_flight;
 mod link;
@@ -25,44 +27,22 @@ mod switch;
 mod waiting;
 
 use std::convert::Infallible;
-use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::body::{Body, HttpBody};
-use futures_util::TryFutureExt;
-use futures_util::future::Either;
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use axum::body::Body;
+use http::{Request, Response};
 use ipnet::IpNet;
-use mesh::head::{HeadError, is_about_all, refuse, websocket};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout_at};
-use tokio_io_timeout::TimeoutWriter;
-use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt};
-use tracing::debug;
+use tokio::net::TcpListener;
+use tower::Service;
 use types::NodeId;
 
 use accept::{Acceptor, accept_on};
-use answer::raw_problem;
-use first_bytes::{Begins, Rewound};
-use hangup::Hangup;
-use link::{Link, Tcp};
-use meters::Spoken;
-use progress::{Phase, Progress};
-use slots::{Activity, Order, Slot};
-use waiting::Waiting;
+use connection::connection;
 
-use crate::tls::HandshakeFailure;
-use crate::{Tls, TlsSession, proxy_protocol};
+use crate::Tls;
 
 pub use accept::{AcceptLimits, Stop, accept};
 pub use draining::DrainingListener;
@@ -158,43 +138,12 @@ struct Shared {
 #[derive(Debug, Clone)]
 struct Next(Arc<ArcSwap<Shared>>);
 
-/// The other end of a connection.
-#[derive(Debug, Clone)]
-struct Client {
-    peer: SocketAddr,
-    /// Shared, because the parts of a connection each have it.
-    session: Option<Arc<TlsSession>>,
-}
-
-impl Client {
-    /// Counts and reports a request that is refused for its head alone.
-    fn refused(&self, refused: RefusedHead<'_>, shared: &Shared) {
-        shared.protocols.meters.refused(refused.reason);
-        shared.protocols.on_refused.call(&RefusedHead { session: self.session.as_deref(), ..refused });
-    }
-
-    /// Notes in the head of a request where it comes from.
-    fn sign(&self, head: &mut http::request::Parts) {
-        head.extensions.insert(Peer(self.peer));
-        if let Some(session) = &self.session {
-            head.extensions.insert(TlsSession::clone(session));
-        }
-    }
-}
-
 /// The address that sent a request. Every request that [`serve`] receives has it as an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// How many unsent bytes of an answer the system may buffer. The rest stays in our memory, where it is counted.
-#[cfg(target_os = "linux")]
-const UNSENT: u32 = 64 * 1024;
-
 /// How many header fields hyper parses by default. It takes longer if it is told a number, even this one.
 const DEFAULT_FIELDS: usize = 100;
-
-/// How long a client may take to receive the last refusal of its connection.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves HTTP/1.1 until it is stopped; returns once every connection has ended or `limits.grace` has passed.
 pub async fn serve<S>(listener: TcpListener, service: S, stop: Stop, limits: ServeLimits)
@@ -268,320 +217,6 @@ impl Next {
     }
 }
 
-/// Serves one connection until it ends, or until its client goes away before it has its answer.
-async fn connection<S>(
-    stream: TcpStream,
-    peer: SocketAddr,
-    service: S,
-    shared: Arc<Shared>,
-    stopping: CancellationToken,
-    slot: Slot,
-) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    let activity = slot.activity();
-    let due = Instant::now() + shared.limits.head_timeout;
-    let (mut stream, mut peer) = (stream, peer);
-    if let Some(proxies) = &shared.protocols.proxies {
-        let receiving = Box::pin(proxy_protocol::receive(&mut stream, peer, proxies));
-        match stopping.run_until_cancelled(receiving).await {
-            None => return,
-            Some(Ok(proxied)) => peer = proxied.map_or(peer, |proxied| proxied.source),
-            Some(Err(error)) => {
-                shared.protocols.meters.refused(RefusalReason::ProxyProtocol);
-                debug!(%peer, %error, "a connection was refused");
-                return;
-            }
-        }
-    }
-    // A small answer must not wait for the acknowledgement of the previous one. If this fails, it only costs time.
-    let _ = stream.set_nodelay(true);
-    #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-    let stream = Arc::new(stream);
-    if shared.protocols.tls.is_some() {
-        // Boxed, as its alternatives below: each connection then has room only for what it is.
-        Box::pin(encrypted(stream, peer, due, service, shared, stopping, activity)).await;
-        return;
-    }
-    let client = Client { peer, session: None };
-    if !shared.protocols.http2 {
-        let tcp = Tcp(Arc::clone(&stream));
-        Box::pin(http1(tcp, Some(stream), due, client, service, shared, activity)).await;
-        return;
-    }
-    let mut tcp = Tcp(Arc::clone(&stream));
-    let beginning = Box::pin(timeout_at(due, first_bytes::read(&mut tcp)));
-    let begun = stopping.run_until_cancelled(beginning).await;
-    let Some(Ok(Ok((begins, bytes)))) = begun else { return };
-    let transport = Rewound::new(bytes, tcp);
-    match begins {
-        Begins::Http2 => Box::pin(http2::serve(transport, due, client, service, shared, activity)).await,
-        Begins::Other if !shared.protocols.http1 => {
-            debug!(%peer, "a client speaks HTTP/1 to a listener for HTTP/2");
-            let problem = refused::http_1();
-            client.refused(RefusedHead::raw(b"", peer, &problem), &shared);
-            write_refusal(transport, &raw_problem(&problem, &shared.limits, false)).await;
-        }
-        Begins::Other => {
-            Box::pin(http1(transport, Some(stream), due, client, service, shared, activity)).await;
-        }
-    }
-}
-
-/// Serves one connection of a listener with TLS.
-async fn encrypted<S>(
-    stream: Arc<TcpStream>,
-    peer: SocketAddr,
-    due: Instant,
-    service: S,
-    shared: Arc<Shared>,
-    stopping: CancellationToken,
-    activity: Activity,
-) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    let shaking = Box::pin(timeout_at(due, handshake(stream, peer, &shared)));
-    let Some(Ok(Some((transport, session)))) = stopping.run_until_cancelled(shaking).await else { return };
-    let is_http2 = transport.get_ref().1.alpn_protocol() == Some(b"h2") || !shared.protocols.http1;
-    let client = Client { peer, session: Some(Arc::new(session)) };
-    if is_http2 {
-        Box::pin(http2::serve(transport, due, client, service, shared, activity)).await;
-    } else {
-        Box::pin(http1(transport, None, due, client, service, shared, activity)).await;
-    }
-}
-
-/// The encrypted connection; none if there is no handshake.
-async fn handshake(
-    stream: Arc<TcpStream>,
-    peer: SocketAddr,
-    shared: &Shared,
-) -> Option<(Box<tokio_rustls::server::TlsStream<Tcp>>, TlsSession)> {
-    let tls = shared.protocols.tls.as_ref()?;
-    let mut first = [0];
-    if stream.peek(&mut first).await.ok()? == 0 {
-        return None;
-    }
-    let meters = &shared.protocols.meters;
-    if first[0].is_ascii_alphabetic() {
-        debug!(%peer, "a client speaks plain HTTP to a listener with TLS");
-        meters.handshake(Err(HandshakeFailure::Other));
-        let problem = refused::plain_http();
-        let client = Client { peer, session: None };
-        client.refused(RefusedHead::raw(b"", peer, &problem), shared);
-        write_refusal(Tcp(stream), &raw_problem(&problem, &shared.limits, false)).await;
-        return None;
-    }
-    let shaken = tls.accept(Tcp(stream)).await;
-    meters.handshake(shaken.as_ref().map(|(_, session)| session.version).map_err(HandshakeFailure::of));
-    match shaken {
-        // Boxed, because each step would have room of its own for it.
-        Ok((stream, session)) => Some((Box::new(stream), session)),
-        Err(error) => {
-            tls.failed(peer, &error);
-            None
-        }
-    }
-}
-
-/// How a connection with HTTP/1.1 ended.
-enum Ended {
-    /// The client left before it was answered.
-    Left,
-    /// No request arrived in time.
-    NoHead,
-    Served(hyper::Result<()>),
-}
-
-/// Serves HTTP/1.1 on a connection. `hangup` tells whether the client has gone away; without it, a client that closes its
-/// side is taken to be gone, which is what closing means in TLS. The first head must arrive before `due`.
-async fn http1<T, S>(
-    transport: T,
-    hangup: Option<Arc<TcpStream>>,
-    due: Instant,
-    client: Client,
-    service: S,
-    shared: Arc<Shared>,
-    activity: Activity,
-) where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    let open = shared.protocols.meters.opened(Spoken::Http1);
-    let (limits, peer) = (&shared.limits, client.peer);
-    let progress = Progress::new(activity.clone());
-    let of = (client.clone(), Arc::clone(&shared));
-    let link = Link::new(limited(transport, limits), progress.clone(), of);
-    let answering = with_refusals(service, client.clone(), progress.clone(), Arc::clone(&shared));
-    // Not kept in a variable, for which the future would have room.
-    let mut connection = http1_builder(limits, activity.has(Order::Last), hangup.is_some())
-        .serve_connection(TokioIo::new(link), answering)
-        .with_upgrades();
-    let mut hangup = hangup.map(|stream| Hangup::new(stream, progress.clone()));
-    let mut waiting = Waiting::new(due);
-    let mut is_closing = false;
-    let ended = poll_fn(|cx| {
-        activity.watch(cx);
-        let mut connection = Pin::new(&mut connection);
-        if !is_closing && activity.has(Order::Stop) {
-            is_closing = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(Ended::Served(ended));
-        }
-        // Only now: a request may have arrived since the connection was chosen to make room.
-        if !is_closing && activity.makes_room() {
-            is_closing = true;
-            connection.as_mut().graceful_shutdown();
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(Ended::Served(ended));
-            }
-        }
-        if waiting.poll(cx, &progress, limits).is_ready() {
-            return Poll::Ready(Ended::NoHead);
-        }
-        match &mut hangup {
-            Some(hangup) => hangup.poll(cx).map(|()| Ended::Left),
-            None => Poll::Pending,
-        }
-    })
-    .await;
-    // The parser answers nothing in these cases.
-    let problem = match ended {
-        Ended::Left => {
-            debug!(%peer, status = 499, "the client left before it was answered");
-            return;
-        }
-        Ended::Served(Ok(())) => {
-            drop((connection, hangup, open));
-            // Boxed: few connections switch, and the others need no room for it.
-            Box::pin(switched(progress, shared, activity)).await;
-            return;
-        }
-        Ended::Served(Err(error)) if error.is_parse_version_h2() => refused::http_2(),
-        Ended::Served(Err(error)) => {
-            debug!(%peer, %error, "a connection ended early");
-            return;
-        }
-        Ended::NoHead if progress.phase() == Phase::Head => refused::slow_head(limits),
-        Ended::NoHead => return,
-    };
-    client.refused(RefusedHead::raw(&progress.head(), peer, &problem), &shared);
-    let Some(parts) = connection.into_parts() else { return };
-    let transport = parts.io.into_inner().into_inner();
-    write_refusal(transport, &raw_problem(&problem, limits, false)).await;
-}
-
-/// Sees to a connection with which HTTP is done: it is closed, or has switched to another protocol.
-async fn switched(progress: Progress, shared: Arc<Shared>, activity: Activity) {
-    if let Some(switch) = progress.switch() {
-        let _open = shared.protocols.meters.opened(Spoken::WebSocket);
-        switch::hold_open(Arc::clone(switch), &activity).await;
-    } else if let Some(offered) = progress.take_offered() {
-        // hyper hands the connection over even if the offer was not accepted, and does not close it in order.
-        if let Ok(transport) = offered.await {
-            let _ = TokioIo::new(transport).shutdown().await;
-        }
-    }
-}
-
-fn http1_builder(
-    limits: &ServeLimits,
-    is_last: bool,
-    may_be_half_closed: bool,
-) -> hyper::server::conn::http1::Builder {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .keep_alive(!is_last)
-        .half_close(may_be_half_closed)
-        .max_header_size(limits.head_size)
-        // `Waiting` sees to that, with one timer for all requests of a connection.
-        .header_read_timeout(None);
-    if limits.fields != DEFAULT_FIELDS {
-        builder.max_headers(limits.fields);
-    }
-    builder
-}
-
-/// A transport whose writes fail if the client reads nothing for too long.
-fn limited<T: AsyncWrite>(transport: T, limits: &ServeLimits) -> Pin<Box<TimeoutWriter<T>>> {
-    let mut transport = TimeoutWriter::new(transport);
-    transport.set_timeout(Some(limits.send_timeout));
-    Box::pin(transport)
-}
-
-/// Writes the last answer of a connection, a refusal, and closes it. The client may still be sending: without reading
-/// that, the connection would be reset, and the client could lose the answer (RFC 9112, section 9.6).
-async fn write_refusal<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, refusal: &[u8]) {
-    let writing = async {
-        stream.write_all(refusal).await?;
-        stream.shutdown().await?;
-        // Not in the future itself, which every connection would have room for.
-        let mut discarded = vec![0; 4 * 1024];
-        while stream.read(&mut discarded).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    if let Ok(Err(error)) = tokio::time::timeout(REFUSAL_TIMEOUT, writing).await {
-        debug!(%error, "a refusal could not be sent to the client");
-    }
-}
-
-/// The service as a connection with HTTP/1.1 calls it: requests with a refused head do not reach it.
-fn with_refusals<S>(
-    service: S,
-    client: Client,
-    progress: Progress,
-    shared: Arc<Shared>,
-) -> impl hyper::service::Service<
-    Request<Incoming>,
-    Response = Response<Body>,
-    Error = Infallible,
-    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
->
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    hyper::service::service_fn(move |request: Request<Incoming>| {
-        let (mut head, body) = request.into_parts();
-        let fragment = progress.began(&head, !body.is_end_stream());
-        let own = match (fragment.map(HeadError::Fragment), refuse(&head)) {
-            (Some(error), _) | (None, Err(error)) => {
-                let problem = error.to_problem();
-                client.refused(RefusedHead::parsed(&head, client.peer, &problem), &shared);
-                Some(answer::refuse(&error, &shared.limits))
-            }
-            (None, Ok(())) => is_about_all(&head).then(answer::options),
-        };
-        client.sign(&mut head);
-        // Bytes behind the handshake are not HTTP, so they must never be parsed as a request.
-        let is_last = head.headers.contains_key(UPGRADE) && !matches!(websocket::handshake(&head), Ok(false));
-        let body = body::request(body, progress.clone());
-        let answering = match own {
-            Some(own) => Either::Left(ready(Ok(own))),
-            None => Either::Right(service.clone().oneshot(Request::from_parts(head, body))),
-        };
-        let progress = progress.clone();
-        // Not an `async` block: it would have room for all of these twice, and an idle connection keeps that.
-        answering.map_ok(move |mut answer: Response<Body>| {
-            progress.answered();
-            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                progress.switched(std::mem::take(answer.body_mut()));
-                return answer;
-            }
-            if is_last || progress.is_broken() {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            answer.map(|body| body::answer(body, progress))
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex, Weak};
@@ -589,8 +224,10 @@ mod tests {
     use bytes::Bytes;
     use futures_util::stream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::task::JoinSet;
     use tokio::time::timeout;
+    use tokio_util::sync::CancellationToken;
     use tower::service_fn;
 
     use super::*;

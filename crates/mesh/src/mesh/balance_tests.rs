@@ -12,6 +12,7 @@ use types::backends::BackendState;
 use types::{Phase, Role, ShardId};
 
 use super::*;
+use crate::RetryReason;
 use crate::testing::{Upstream, closed_port, echo, member, mesh, text, view, whole as read};
 
 /// A server whose status and delay can be changed.

@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 use types::{KeyHash, NodeId, Target};
 
-use super::{Goal, History, Inner};
+use super::Inner;
+use super::goal::Goal;
+use super::history::History;
 use crate::balance::Balance;
 use crate::base_url::BaseUrl;
 use crate::choose::{Health, Standing, share};

@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, Limited};
 use types::{ErrorKind, Problem};
 
-use super::LAST_ANSWER;
+use super::deliver::LAST_ANSWER;
 use crate::pool::Received;
 
 /// The longest refusal that is read, in bytes.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use types::ServiceName;
 use types::backends::{Backend, BackendState};
 
-use super::{Goal, History, Inner, Mesh};
+use super::goal::Goal;
+use super::history::History;
+use super::{Inner, Mesh};
 use crate::address::CLASSES;
 use crate::base_url::BaseUrl;
 use crate::targets::Kind;

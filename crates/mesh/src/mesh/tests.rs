@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
-use types::{ErrorKind, Phase, Role, ShardId, Target};
+use types::{ErrorKind, Phase, Problem, Role, ShardId, Target};
 
 use super::*;
 use crate::testing::{

@@ -1,10 +1,14 @@
 //! Answers that the listener itself sends.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use mesh::head::{HeadError, REQUEST_ID, request_id};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tracing::debug;
 use types::{Problem, api};
 
 use super::ServeLimits;
@@ -12,6 +16,9 @@ use super::ServeLimits;
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
 /// The methods that the server as a whole supports.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+/// How long a client may take to receive the last refusal of its connection.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Refuses a request because of its head. The connection is closed, since the bytes that follow can't be trusted.
 pub(super) fn refuse(error: &HeadError, limits: &ServeLimits) -> Response<Body> {
@@ -75,4 +82,20 @@ pub(super) fn signed(problem: &Problem, limits: &ServeLimits) -> Response<Body> 
         }
     }
     answer
+}
+
+/// Writes the last answer of a connection, a refusal, and closes it. The client may still be sending: without reading
+/// that, the connection would be reset, and the client could lose the answer (RFC 9112, section 9.6).
+pub(super) async fn write_refusal<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, refusal: &[u8]) {
+    let writing = async {
+        stream.write_all(refusal).await?;
+        stream.shutdown().await?;
+        // Not in the future itself, which every connection would have room for.
+        let mut discarded = vec![0; 4 * 1024];
+        while stream.read(&mut discarded).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(REFUSAL_TIMEOUT, writing).await {
+        debug!(%error, "a refusal could not be sent to the client");
+    }
 }

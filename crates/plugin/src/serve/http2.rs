@@ -24,13 +24,14 @@ use tokio::time::{Instant, sleep_until};
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
+use super::connection::{Client, limited};
 use super::malformed::{self, Trailers};
 use super::meters::{ListenerMeters, Spoken};
 use super::refusal::{RefusalReason, RefusedHead};
 use super::slots::{Activity, Order};
 use super::standstill::{Streams, poll_all, watched};
 use super::switch::poll_body;
-use super::{Client, Shared, answer, limited, refused};
+use super::{Shared, answer, refused};
 use crate::tunnel::no_websocket;
 
 /// How many requests of one connection may be open at once.

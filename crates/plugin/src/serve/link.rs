@@ -14,11 +14,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::answer::raw_problem;
+use super::connection::Client;
 use super::progress::Progress;
 use super::refusal::RefusedHead;
 use super::slots::Order;
 use super::switch::Half;
-use super::{Client, Shared, refused};
+use super::{Shared, refused};
 
 /// How long a client may continue to send after its answer: closing at once would reset the connection, and the client
 /// could lose the answer (RFC 9112, section 9.6).

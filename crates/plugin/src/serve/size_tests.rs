@@ -3,8 +3,17 @@
 use std::mem::size_of_val;
 
 use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
+use super::connection::{Client, encrypted};
+use super::first_bytes::Rewound;
+use super::http1::{http1, with_refusals};
+use super::link::Tcp;
+use super::progress::Progress;
 use super::slots::Slots;
 use super::*;
 

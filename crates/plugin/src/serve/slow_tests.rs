@@ -1,7 +1,7 @@
 //! Slow clients: each phase of a connection has a limit that its bytes do not renew.
 
-use axum::body::Body;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::service_fn;
