@@ -56,6 +56,7 @@ pub use options::{Options, Repeated};
 pub use outlier::EjectionReason;
 pub use panic::Lost;
 pub use per_core::PerCore;
+pub use pool::check_ca;
 pub use targets::{Kind, Targets};
 pub use trail::{Traced, Trail};
 pub use upstream::{RoutePool, UpstreamRead};

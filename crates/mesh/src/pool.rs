@@ -23,6 +23,7 @@ pub(crate) use self::connect::ConnectError;
 pub(crate) use self::connection::{Leased, SendError};
 pub(crate) use self::received::Received;
 pub(crate) use self::retired::Addresses;
+pub use self::tls::check_ca;
 pub(crate) use self::unanswered::Asked;
 
 use self::connect::Connector;

@@ -29,7 +29,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -183,13 +183,26 @@ impl Upstream {
     }
 }
 
-/// The URL of a port of this machine where no process listens.
+/// The URL of a port of this machine that refuses connections, as [`closed_addr`] does.
 ///
 /// # Panics
 /// When this machine has no free port.
 pub async fn closed_port() -> BaseUrl {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect(HERE);
-    url_of(listener.local_addr().expect(HERE))
+    url_of(closed_addr())
+}
+
+/// A port of this machine that refuses connections until the process ends: bound, so that no other test gets it, and not
+/// listening.
+///
+/// # Panics
+/// When this machine has no free port.
+pub fn closed_addr() -> SocketAddr {
+    static BOUND: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let socket = TcpSocket::new_v4().expect(HERE);
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect(HERE);
+    let addr = socket.local_addr().expect(HERE);
+    BOUND.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+    addr
 }
 
 fn url_of(addr: SocketAddr) -> BaseUrl {

@@ -133,6 +133,7 @@ pub mod queue;
 mod registry;
 mod replicated;
 mod serve;
+mod server_ca;
 mod settings;
 pub mod shard;
 mod single_flight;
@@ -174,6 +175,7 @@ pub use serve::{
     AcceptLimits, DrainingListener, InFlight, InFlightGuard, ListenerMeters, OnRefused, Peer, Protocols,
     RefusalReason, RefusedHead, ServeLimits, Stop, accept, serve,
 };
+pub use server_ca::server_ca_warning;
 pub use settings::{
     NoSettings, SettingsError, SettingsMistake, absolute_path, check_settings, parse_settings, resolve_path,
     settings_schema,

@@ -90,7 +90,13 @@ impl Plugin for ApiGateway {
     fn check_files(&self, settings: &serde_json::Value) -> Vec<SettingsMistake> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        settings::certificate_warnings(settings, now, CertificateFiles::facts, ClientAuth::check)
+        settings::certificate_warnings(
+            settings,
+            now,
+            CertificateFiles::facts,
+            ClientAuth::check,
+            mesh::check_ca,
+        )
     }
 
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {

@@ -232,17 +232,18 @@ impl Listeners {
         ended.chain(certificates).find(|health| *health != Health::Ready).unwrap_or(Health::Ready)
     }
 
-    /// Drains a listener that was removed, for a time, and closes the connections that are left. All of that in a task, which
-    /// ends early with the service.
+    /// Drains a listener that was removed, for a time, and closes the connections that are left. The drain has begun when this
+    /// returns; a task does the rest, and ends early with the service.
     pub(crate) fn remove(&self, cx: &Context, one: Running, time: Duration) {
-        let (listener, removed) = (one.listener, Arc::clone(&self.removed));
+        let (listener, removed, deadline) = (one.listener, Arc::clone(&self.removed), Instant::now() + time);
+        listener.begin_drain();
         locked(&removed).push(Arc::clone(&listener));
         let shutdown = cx.shutdown.clone();
         cx.tasks.spawn("removed listener", async move {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
-                () = listener.drain(Instant::now() + time) => {}
+                () = listener.drain(deadline) => {}
             }
             listener.stop().await;
             locked(&removed).retain(|other| !Arc::ptr_eq(other, &listener));

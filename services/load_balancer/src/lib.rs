@@ -115,7 +115,7 @@ use plugin::access_log::resolve_access_log;
 use plugin::http_listener::resolve_certificates;
 use plugin::{
     CertificateFiles, ClientAuth, Plugin, Prepared, SettingsError, SettingsMistake, check_settings,
-    resolve_path, settings_schema,
+    resolve_path, server_ca_warning, settings_schema,
 };
 use types::{ServiceType, Sharding};
 
@@ -171,6 +171,8 @@ impl Plugin for LoadBalancer {
                 let pointer = format!("{pointer}/certificates");
                 let _ = tls.warnings(&pointer, now, &CertificateFiles::facts, &mut warnings);
             }
+            let pointer = format!("/listeners/{at}/ca");
+            warnings.extend(server_ca_warning(&pointer, listener.ca.as_deref(), &mesh::check_ca));
         }
         warnings
     }

@@ -185,11 +185,12 @@ impl Listeners {
     }
 
     /// Refuses new connections on a listener that was removed, lets the open ones end for as long as it drains, and resets
-    /// those that are left. All of that in a task, which ends early with the service.
+    /// those that are left. The drain has begun when this returns; a task does the rest, and ends early with the service.
     pub(crate) fn remove(&self, removed: &Running, cx: &Context) {
         let now = removed.live.load_full();
         info!(listener = now.name, address = %removed.address, "removing a listener");
         let (draining, until) = removed.to_drain();
+        draining.begin_drain();
         self.lock().removed.push((Arc::clone(&draining), until));
         let (all, shutdown) = (self.clone(), cx.shutdown.clone());
         cx.tasks.spawn("removed listener", async move {

@@ -1,14 +1,15 @@
 //! The balancer as its clients and backends see it: real connections on both sides.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
 use cluster::ClusterView;
 use http::Request;
 use http_body_util::BodyExt;
+use mesh::testing::closed_addr;
 use mesh::{Limits, Mesh, Targets};
 use plugin::{Context, Health, Plugin, Service, conformance};
 use serde_json::{Value, json};
@@ -238,17 +239,6 @@ impl Backend {
     async fn die(mut self) {
         self.running.shutdown().await;
     }
-}
-
-/// A port that refuses connections until the tests end.
-fn closed_port() -> SocketAddr {
-    /// Bound and not listening, so that nobody else gets the port.
-    static BOUND: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = socket.local_addr().unwrap();
-    BOUND.lock().unwrap().push(socket);
-    address
 }
 
 fn view(members: Vec<Member>) -> ClusterView {

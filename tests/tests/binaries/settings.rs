@@ -189,3 +189,33 @@ async fn validate_reads_certificates_and_names_hosts_that_none_covers() -> anyho
     assert!(!said.err.contains("no certificate covers"), "its names are not known: {}", said.err);
     Ok(())
 }
+
+#[tokio::test]
+async fn validate_reads_the_cas_of_a_balancer() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let testdata = e2e::repository().join("crates/plugin/src/tls/testdata");
+    for name in ["shop.crt", "shop.key", "client-ca.crt", "ca.crt"] {
+        std::fs::copy(testdata.join(name), machine.folder().join(name))?;
+    }
+    let manifest = machine.manifest(
+        "services:\n  load_balancer:\n    settings:\n      listeners:\n        - name: front\n          mode: http\n          \
+         address: 127.0.0.1:0\n          backends: [{address: https://shop.example}]\n          ca: ca.crt\n          \
+         tls:\n            certificates: [{cert: shop.crt, key: shop.key}]\n            client_ca: client-ca.crt\n\
+         nodes:\n  - {id: b, service: load_balancer}\n",
+    )?;
+    let said = machine.ctl(&["validate", &manifest]).await?.exits(0)?;
+    assert!(!said.err.contains("warning"), "{}", said.err);
+    std::fs::remove_file(machine.folder().join("ca.crt"))?;
+    std::fs::copy(testdata.join("shop.key"), machine.folder().join("client-ca.crt"))?;
+    let said = machine.ctl(&["validate", &manifest]).await?.exits(0)?;
+    let text = std::fs::read_to_string(&manifest)?;
+    for (setting, why) in [("ca: ca.crt", "can't be read"), ("client_ca: client-ca.crt", "no certificate")] {
+        let (at, line) =
+            text.lines().enumerate().find(|(_, line)| line.trim() == setting).expect("it is there");
+        let value = setting.split(' ').next_back().and_then(|value| line.find(value)).expect("it is there");
+        let place = format!("{manifest}:{}:{}: warning: ", at + 1, value + 1);
+        let found = said.err.lines().find(|line| line.contains(&place));
+        assert!(found.is_some_and(|found| found.contains(why)), "{place}{why} in\n{}", said.err);
+    }
+    Ok(())
+}

@@ -173,6 +173,14 @@ fn system() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+/// Reads a file of trusted certificates as a connection to a server does. Blocking.
+///
+/// # Errors
+/// In words, if it can't be used.
+pub fn check_ca(path: &Path) -> Result<(), String> {
+    in_file(path).map(drop).map_err(|error| error.to_string())
+}
+
 fn in_file(path: &Path) -> Result<RootCertStore, TlsError> {
     let failed = |why: String| TlsError::File { path: path.to_owned(), why };
     let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;

@@ -43,7 +43,7 @@ async fn a_server_breaks_where_it_is_told_to_and_keeps_the_heads() {
 
 #[tokio::test]
 async fn nobody_listens_at_a_closed_port() {
-    let url = closed_port().await.to_string();
-    let addr = url.trim_start_matches("http://").trim_end_matches('/');
-    assert!(TcpStream::connect(addr).await.is_err(), "{url}");
+    let addr = closed_addr();
+    assert!(TcpStream::connect(addr).await.is_err(), "{addr}");
+    assert!(TcpListener::bind(addr).await.is_err(), "and nobody else can");
 }

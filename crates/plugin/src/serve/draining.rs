@@ -288,11 +288,16 @@ impl DrainingListener {
         Health::Ready
     }
 
+    /// Begins the drain: readiness checks fail from now on. [`drain`](Self::drain) does so, too, and the rest.
+    pub fn begin_drain(&self) {
+        self.in_flight.drain();
+    }
+
     /// Ends the listener in order: for a moment it goes on, so that others learn of it; then connections are asked to end; once
     /// nobody has connected for a moment, or half of the time is over, new ones are refused. Returns when the
     /// open ones have no requests in flight, or at the deadline.
     pub async fn drain(&self, deadline: Instant) {
-        self.in_flight.drain();
+        self.begin_drain();
         info!(listener = %self.name(), in_flight = self.in_flight.count(), "draining");
         let mut draining = Draining::new(self.order, Instant::now(), deadline, self.slots.opened());
         loop {

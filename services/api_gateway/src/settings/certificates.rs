@@ -1,12 +1,14 @@
 //! What the certificates that settings name would serve: for `ctl validate`, which reads the files before a gateway does.
 
-use plugin::{CertificateFacts, CertificateFiles, ClientAuth, SettingsMistake};
+use std::path::Path;
+
+use plugin::{CertificateFacts, CertificateFiles, ClientAuth, SettingsMistake, server_ca_warning};
 use serde_json::Value;
 
 use super::Settings;
 use crate::host::HostRule;
 
-/// Certificates and CAs that can't be used, certificates that have expired, and hosts of routes that no certificate covers.
+/// Certificates and CAs, of clients and of servers, that can't be used, certificates that have expired, and hosts of routes that no certificate covers.
 ///
 /// All are warnings: the files may be made later, or be on another machine. If a certificate can't be read, its names are
 /// not known, so nothing is said about hosts.
@@ -15,6 +17,7 @@ pub(crate) fn warnings(
     now: i64,
     read: impl Fn(&CertificateFiles) -> Result<CertificateFacts, String>,
     check: impl Fn(&ClientAuth) -> Result<(), String>,
+    check_servers: impl Fn(&Path) -> Result<(), String>,
 ) -> Vec<SettingsMistake> {
     let Ok(settings) = plugin::parse_settings::<Settings>(settings) else { return Vec::new() };
     let mut warnings = Vec::new();
@@ -29,6 +32,9 @@ pub(crate) fn warnings(
                 None => has_all = false,
             }
         }
+    }
+    for (route, of) in settings.routes.iter().enumerate() {
+        warnings.extend(server_ca_warning(&format!("/routes/{route}/ca"), of.ca.as_deref(), &check_servers));
     }
     let has_tls = settings.listeners.iter().any(|listener| listener.tls.is_some());
     if !has_tls || !has_all {
@@ -83,7 +89,11 @@ mod tests {
             "ca" => Ok(()),
             other => Err(format!("{other} can't be read")),
         };
-        let found = warnings(settings, 1_000, read, check);
+        let check_servers = |ca: &Path| match ca.to_str().unwrap() {
+            "ca" => Ok(()),
+            other => Err(format!("{other} can't be read")),
+        };
+        let found = warnings(settings, 1_000, read, check, check_servers);
         found.into_iter().map(|found| (found.pointer, found.message)).collect()
     }
 
@@ -130,6 +140,9 @@ mod tests {
                 "no usable CA for client certificates: gone can't be read".to_owned()
             )]
         );
+        let route = |ca: &str| json!({"routes": [{"prefix": "/a", "answer": {}}, {"prefix": "/", "to": ["https://a"], "ca": ca}]});
+        assert!(pointers(&route("ca")).is_empty());
+        assert_eq!(pointers(&route("gone")), [("/routes/1/ca".to_owned(), "gone can't be read".to_owned())]);
     }
 
     #[test]

@@ -58,7 +58,7 @@ async fn each_connection_is_a_line_at_its_end() {
 async fn a_line_says_why_a_connection_was_closed_or_cut() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let (a, dead) = (Backend::greeting("a").await, closed_port());
+    let (a, dead) = (Backend::greeting("a").await, closed_addr());
     let one = |name: &str, target: Value, more: Value| {
         let mut one = listener(target, more);
         one["name"] = json!(name);

@@ -56,7 +56,7 @@ async fn a_client_address_stays_with_its_backend_until_that_has_too_much() {
 
 #[tokio::test]
 async fn a_backend_that_refuses_costs_no_client_anything_and_is_taken_out() {
-    let (a, dead) = (Backend::greeting("a").await, closed_port());
+    let (a, dead) = (Backend::greeting("a").await, closed_addr());
     let backends = json!([{"address": a.addr}, {"address": dead}]);
     let more = json!({"balance": "round_robin", "ejection": {"failures": 3, "for": "60s"}});
     let running = Running::with(json!([listener(json!({"backends": backends}), more)]), Vec::new()).await;

@@ -1,6 +1,7 @@
 //! What one side sends, ends or breaks off arrives at the other side as such.
 
 use std::io::ErrorKind;
+use std::sync::Mutex;
 
 use tokio::sync::oneshot;
 

@@ -28,7 +28,7 @@ fn matches(answer: &Value, schema: &Value, seen: &mut BTreeSet<String>) {
 
 #[tokio::test]
 async fn the_list_of_backends_is_as_described() {
-    let (a, dead) = (Backend::greeting("a").await, closed_port());
+    let (a, dead) = (Backend::greeting("a").await, closed_addr());
     let sni = json!([
         {"hosts": ["a.example"], "backends": [{"address": a.addr}, {"address": dead, "backup": true}]},
         {"hosts": ["b.example"], "service": "api_gateway"},

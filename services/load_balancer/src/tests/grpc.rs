@@ -154,7 +154,7 @@ async fn a_call_whose_time_is_up_waits_in_the_queue_no_longer() {
 
 #[tokio::test]
 async fn behaviour_13_the_balancers_own_errors_are_grpc_statuses() {
-    let dead = closed_port();
+    let dead = closed_addr();
     let slow = h2c(|_| async { std::future::pending().await }).await;
     let mut tasks = JoinSet::new();
     for (address, timeout, status) in [(format!("h2c://{dead}"), None, "14"), (to(&slow), Some("50m"), "4")] {

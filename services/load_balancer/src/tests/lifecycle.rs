@@ -57,7 +57,7 @@ async fn the_connections_of_a_member_that_drains_for_too_long_are_reset() {
 #[tokio::test]
 async fn members_that_all_disappear_at_once_still_get_connections_until_they_refuse_them() {
     let (a, b) = (Backend::greeting("a").await, Backend::greeting("b").await);
-    let gone = closed_port();
+    let gone = closed_addr();
     let of = |id: &str, addr| member(id, "api_gateway", Phase::Ready, &[("web", addr)]);
     let members = vec![of("a", a.addr), of("b", b.addr), of("c", gone)];
     let running = Running::with(gateways(json!({"balance": "round_robin"})), members).await;

@@ -98,7 +98,7 @@ async fn of_members_that_backends_replace_only_those_that_drained_before_have_th
 
 #[tokio::test]
 async fn checks_begin_and_end_with_the_settings() {
-    let (a, gone) = (Backend::greeting("a").await, closed_port());
+    let (a, gone) = (Backend::greeting("a").await, closed_addr());
     let backends =
         |more| json!([listener(json!({"backends": [{"address": a.addr}, {"address": gone}]}), more)]);
     let running = Running::with(backends(json!({})), Vec::new()).await;

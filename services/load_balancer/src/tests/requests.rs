@@ -173,7 +173,7 @@ async fn a_backup_gets_requests_only_while_all_others_fail() {
 
 #[tokio::test]
 async fn without_a_backend_the_answer_is_503_and_says_why() {
-    let dead = closed_port();
+    let dead = closed_addr();
     let target =
         json!({"backends": [{"address": dead}], "check": {"tcp": {}, "every": "20ms", "timeout": "10s"}});
     let running = Running::with(json!([http(target, json!({}))]), Vec::new()).await;
@@ -405,7 +405,7 @@ async fn each_request_is_a_line_of_the_log() {
 async fn the_reason_of_a_refusal_is_a_word_of_the_log_even_for_head() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let closed = closed_port();
+    let closed = closed_addr();
     let more = json!({"access_log": {"to": path}});
     let listeners = json!([http(json!({"backends": [{"address": closed}]}), json!({}))]);
     let running = Running::with_settings(listeners, more, Vec::new()).await;

@@ -38,6 +38,22 @@ async fn in_front(port: u16, host: &str, ca: Option<PathBuf>) -> Running {
     Running { context, service: Arc::new(service), views }
 }
 
+#[test]
+fn files_of_cas_that_cannot_be_used_are_named_with_their_places() {
+    let settings = |client_ca: PathBuf, ca: PathBuf| {
+        let certificates = json!([{"cert": testdata("shop.crt"), "key": testdata("shop.key")}]);
+        let tls = json!({"certificates": certificates, "client_ca": client_ca});
+        let target = json!({"backends": [{"address": "https://shop.example"}]});
+        json!({"listeners": [http(target, json!({"tls": tls, "ca": ca}))]})
+    };
+    let well = settings(testdata("client-ca.crt"), testdata("ca.crt"));
+    assert!(LoadBalancer.check_files(&well).is_empty());
+    let found = LoadBalancer.check_files(&settings(testdata("gone.crt"), testdata("shop.key")));
+    let places: Vec<_> = found.iter().map(|found| found.pointer.as_str()).collect();
+    assert_eq!(places, ["/listeners/0/tls/client_ca", "/listeners/0/ca"]);
+    assert!(found[1].message.contains("no certificate"), "{found:?}");
+}
+
 #[tokio::test]
 async fn a_backend_with_tls_must_have_a_certificate_for_its_host() {
     let upstream = named("a").await;
