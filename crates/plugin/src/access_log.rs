@@ -6,7 +6,9 @@
 
 mod buffers;
 mod json;
+mod line;
 pub mod reason;
+mod request;
 mod settings;
 mod sink;
 mod time;
@@ -29,6 +31,7 @@ use buffers::{Buffers, Filled, Pushed, give_back, take};
 use sink::Sink;
 
 pub use json::JsonLine;
+pub use request::{LoggedHead, LoggedRequest, RequestEnd};
 pub use settings::{AccessLogPlan, AccessLogSettings, LogFormat, QueryLog, STDOUT, resolve_access_log};
 pub use time::{common_time, rfc_3339};
 

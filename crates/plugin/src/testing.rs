@@ -1,6 +1,8 @@
 //! A service with all its shards in one process, for tests: owners and replicas on one store in memory, with real
 //! connections and without gossip.
 
+pub mod tls;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;

@@ -184,7 +184,7 @@ impl Tls {
 
     /// Reads other certificates and CAs, for [`replace`](Self::replace). Files that were there before keep their state. Fails if
     /// others can't be used.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         files: Vec<CertificateFiles>,
         clients: Option<ClientAuth>,
@@ -198,7 +198,7 @@ impl Tls {
     }
 
     /// Serves other certificates, and verifies clients by other CAs, from the next handshake on. Open connections stay.
-    pub fn replace(&self, new: NewCertificates) {
+    pub(crate) fn replace(&self, new: NewCertificates) {
         let shared = &self.0;
         let loaded = shared.certificates.replace(new.certificates);
         let loaded = loaded + shared.clients.replace(new.clients, |verifier| shared.accept_by(verifier));
@@ -211,7 +211,7 @@ impl Tls {
     }
 
     /// Why a certificate can't be served, or clients can't be verified; none if all is well.
-    pub fn missing(&self) -> Option<String> {
+    pub(crate) fn missing(&self) -> Option<String> {
         self.0.missing().map(|(name, why)| why.unwrap_or(name))
     }
 

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use mesh::head::websocket::HandshakeError;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
 use mesh::{Deadline, Mesh, MeshBody, MeshError, Options};
+use plugin::access_log::LoggedRequest;
 use plugin::access_log::reason::of_code;
 use plugin::http::{Guard, ProblemCode, grpc, trace};
 use plugin::proxy_protocol::is_trusted;
@@ -27,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use types::{ErrorKind, NodeId, Problem, ServiceName, api};
 
-use crate::access_log::Logged;
 use crate::checks::Checks;
 use crate::explain::{self, Example};
 use crate::host::{MAX_NAME, name_of};
@@ -81,7 +81,7 @@ impl Gateway {
     pub(crate) async fn handle<B>(
         &self,
         request: Request<B>,
-        logged: Option<Box<Logged>>,
+        logged: Option<Box<LoggedRequest>>,
     ) -> Response<AnyBody>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,

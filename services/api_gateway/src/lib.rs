@@ -4,7 +4,6 @@
 //! send requests to services or fixed addresses by host, path, method and headers, redirect them or answer them, which is
 //! useful even without other services. Bodies are streamed both ways; the path is forwarded byte for byte.
 
-mod access_log;
 mod affinity;
 mod along;
 mod backends;

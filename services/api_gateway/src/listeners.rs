@@ -9,7 +9,6 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use ipnet::IpNet;
 use plugin::access_log::AccessLog;
-use plugin::http_listener::alpn;
 use plugin::{
     Context, CoreListener, DrainingListener, Health, InFlight, ListenerMeters, OnRefused, Protocols,
     ServeLimits, ServiceError, Tls,
@@ -87,8 +86,10 @@ pub(crate) async fn open(cx: &Context, plans: Vec<ListenerPlan>) -> Result<Vec<O
         let arrival = Arc::new(Arrival::new(ListenerId::next(), &plan, in_flight, meters));
         opened.push(OpenListener { plan, arrival, socket, tls: None });
     }
-    for listener in opened.iter_mut().filter(|listener| listener.plan.is_tls()) {
-        listener.tls = Some(tls_of(&listener.plan).await?);
+    for OpenListener { plan, tls, .. } in &mut opened {
+        if let Some(wanted) = plan.tls() {
+            *tls = Some(wanted.open().await?);
+        }
     }
     Ok(opened)
 }
@@ -174,12 +175,6 @@ fn served_with(
         on_refused,
     };
     (limits, protocols)
-}
-
-/// The TLS of a listener: its certificates are read.
-pub(crate) async fn tls_of(plan: &ListenerPlan) -> Result<Tls, ServiceError> {
-    let alpn = alpn(plan.http1, plan.http2);
-    Tls::open(&plan.name, plan.certificates.clone(), plan.client_auth.clone(), &alpn).await
 }
 
 /// The listeners of a gateway.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plugin::{
-    EndpointsBefore, NewCertificates, OpenAddress, ServiceError, Tls, Updated, continued, overlaps,
+    EndpointsBefore, NextTls, OpenAddress, ServiceError, Tls, Updated, continued, overlaps, require_usable,
     with_scheme,
 };
 use tracing::info;
@@ -38,15 +38,6 @@ struct Ready {
 enum Next {
     Continued(usize, NextTls),
     Opened(Box<OpenListener>),
-}
-
-/// The TLS of a listener that continues.
-enum NextTls {
-    /// The same with these certificates.
-    Kept(Tls, NewCertificates),
-    /// For new connections.
-    New(Tls),
-    None,
 }
 
 impl GatewayService {
@@ -88,9 +79,7 @@ impl GatewayService {
             let name = listener.name.clone();
             let Some(at) = *heir else {
                 for opened in listeners::open(&self.cx, vec![listener.clone()]).await? {
-                    if let Some(why) = opened.tls().and_then(Tls::missing) {
-                        return Err(unreadable(listener, &why));
-                    }
+                    opened.tls().map_or(Ok(()), |tls| require_usable(&listener.name, tls))?;
                     urls.extend(endpoints.urls().get(&name).map(|url| (name.clone(), url.clone())));
                     listeners.push(Next::Opened(Box::new(opened)));
                 }
@@ -100,7 +89,8 @@ impl GatewayService {
                 let running = self.listeners.lock();
                 (running[at].plan.clone(), running[at].tls.clone())
             };
-            let next = next_tls(&old, tls, listener).await?;
+            let old_tls = tls.map(|tls| (tls, (old.http1, old.http2)));
+            let next = NextTls::prepare(old_tls, listener.tls()).await?;
             urls.extend(before.get(&old.name).map(|url| (name, with_scheme(url, listener.scheme()))));
             listeners.push(Next::Continued(at, next));
         }
@@ -130,15 +120,8 @@ impl GatewayService {
                 }
                 Next::Continued(at, next) => {
                     let Some(one) = old[at].take() else { continue };
-                    let tls = match next {
-                        NextTls::None => None,
-                        NextTls::New(tls) => Some(tls),
-                        NextTls::Kept(tls, new) => {
-                            certificates.push((tls.clone(), new));
-                            Some(tls)
-                        }
-                    };
-                    let one = one.renewed(plan, tls);
+                    let one = one.renewed(plan, next.tls().cloned());
+                    certificates.push(next);
                     arrivals.push(Arc::clone(&one.arrival));
                     running.push(one);
                 }
@@ -151,13 +134,8 @@ impl GatewayService {
         for continued in running.iter() {
             continued.apply(&self.cx, &self.live, &self.access_log);
         }
-        for (tls, new) in certificates {
-            tls.replace(new);
-            // Those that are replaced together with the settings are served at once.
-            self.cx.tasks.spawn("certificates", async move {
-                tls.poll().await;
-                Ok(())
-            });
+        for next in certificates {
+            next.serve(&self.cx);
         }
         // Their first request finds the new state.
         let serve = |opened: Box<_>| Running::serve(&self.cx, *opened, &self.live, &self.access_log);
@@ -178,30 +156,4 @@ pub(crate) struct Parts {
     pub(crate) hosts: plugin::http::Hosts,
     pub(crate) arrivals: Vec<Arc<Arrival>>,
     pub(crate) tls: Vec<Tls>,
-}
-
-/// The TLS of a listener that continues an old one.
-async fn next_tls(old: &ListenerPlan, tls: Option<Tls>, new: &ListenerPlan) -> Result<NextTls, ServiceError> {
-    if !new.is_tls() {
-        return Ok(NextTls::None);
-    }
-    match tls.filter(|_| (old.http1, old.http2) == (new.http1, new.http2)) {
-        Some(tls) => {
-            let read = tls.read(new.certificates.clone(), new.client_auth.clone()).await;
-            read.map(|read| NextTls::Kept(tls, read)).map_err(|why| unreadable(new, &why))
-        }
-        // It offers the protocols by ALPN, so other protocols need another one.
-        None => {
-            let tls = listeners::tls_of(new).await?;
-            match tls.missing() {
-                Some(why) => Err(unreadable(new, &why)),
-                None => Ok(NextTls::New(tls)),
-            }
-        }
-    }
-}
-
-fn unreadable(listener: &ListenerPlan, why: &str) -> ServiceError {
-    ServiceError::unavailable(format!("listener `{}` can't use its TLS files: {why}", listener.name))
-        .hint("correct the file or its path; it is tried again from time to time")
 }

@@ -8,13 +8,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{any, get};
 use http::{Method, Request, Response, StatusCode, Uri};
-use plugin::access_log::AccessLog;
+use plugin::access_log::{AccessLog, LoggedRequest};
+use plugin::client_addr::client_addr;
 use plugin::http::problem;
-use plugin::{InFlight, OnRefused};
+use plugin::{InFlight, OnRefused, Peer};
 use tower::service_fn;
 use types::{ErrorKind, Problem};
 
-use crate::access_log::{self, Logged};
 use crate::backends;
 use crate::gateway::{Gateway, closing};
 use crate::listeners::Arrival;
@@ -45,7 +45,7 @@ pub(crate) fn on_refused(live: &Live, last: &Arc<ArcSwap<Arrival>>, log: &Access
             let method = Method::from_bytes(refused.method.as_bytes()).ok();
             traffic.refused(method.as_ref(), refused.problem.status);
         }
-        access_log::refused(&log, &arrival, refused);
+        LoggedRequest::refused(&log, &arrival.listener, &arrival.trust, refused);
     })
 }
 
@@ -78,11 +78,21 @@ pub(crate) fn on_listener(
             if is_readiness_check(&arrival, &request) {
                 return Ok(readiness(&arrival.in_flight));
             }
-            let logged = Logged::begin(&log, &arrival, &request);
+            let logged = logged(&log, &arrival, &request);
             request.extensions_mut().insert(arrival);
             Ok(gateway.handle(request, logged).await)
         })
     })
+}
+
+/// The request as the log shows it, if lines are wanted.
+fn logged<B>(log: &AccessLog, arrival: &Arrival, request: &Request<B>) -> Option<Box<LoggedRequest>> {
+    if !log.is_on() {
+        return None;
+    }
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    let client = client_addr(peer, request.headers(), &arrival.trust);
+    LoggedRequest::begin(log, &arrival.listener, request, client)
 }
 
 fn is_readiness_check<B>(arrival: &Arrival, request: &Request<B>) -> bool {

@@ -11,11 +11,11 @@ use plugin::InFlightGuard;
 use tokio::time::Instant;
 use types::ServiceName;
 
-use crate::access_log::{End, Logged};
 use crate::places::Place;
 use crate::table::{WEBSOCKET_IDLE, Way};
 use crate::traffic::{Ended, ListenerTraffic, RouteCounts, method};
 use plugin::access_log::reason::{CLIENT_GONE, DRAINED, Reason, UPSTREAM_RESET, UPSTREAM_TIMEOUT};
+use plugin::access_log::{LoggedRequest, RequestEnd};
 use plugin::tunnel::{Handshake, TunnelBytes, TunnelEnd};
 
 /// The status of a request whose client left before it was answered, as in nginx.
@@ -43,7 +43,7 @@ pub(crate) struct Ticket {
     reason: Option<Reason>,
     /// Its permit of a route that has a limit.
     place: Option<Place>,
-    pub(crate) logged: Option<Box<Logged>>,
+    pub(crate) logged: Option<Box<LoggedRequest>>,
 }
 
 impl Ticket {
@@ -52,7 +52,7 @@ impl Ticket {
         in_flight: InFlightGuard,
         asked: &Method,
         listener: Option<Arc<ListenerTraffic>>,
-        logged: Option<Box<Logged>>,
+        logged: Option<Box<LoggedRequest>>,
     ) -> Self {
         Self {
             in_flight,
@@ -81,7 +81,7 @@ impl Ticket {
     pub(crate) fn route(&mut self, way: &Way) {
         self.count(|listener| listener.route(way.place));
         if let Some(logged) = &mut self.logged {
-            logged.route(way);
+            logged.route(&way.label);
         }
     }
 
@@ -93,7 +93,7 @@ impl Ticket {
     /// It goes to this service.
     pub(crate) fn service(&mut self, service: &ServiceName) {
         if let Some(logged) = &mut self.logged {
-            logged.service(service);
+            logged.service(service.to_string());
         }
     }
 
@@ -184,7 +184,7 @@ impl Drop for Ticket {
                 reason => reason,
             };
             let status = StatusCode::from_u16(code).unwrap_or_default();
-            logged.write(&End { status, received, sent, took, reason });
+            logged.write(RequestEnd { status, received, sent, took, reason });
         }
     }
 }

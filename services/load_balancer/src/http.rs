@@ -4,7 +4,6 @@
 //! balancer's own fields are added last, as a gateway does, so a client can neither forge nor remove them.
 
 mod exchange;
-mod line;
 mod urls;
 
 use std::convert::Infallible;
@@ -21,6 +20,7 @@ use ipnet::IpNet;
 use mesh::head::websocket::HandshakeError;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
 use mesh::{AffinityKey, Deadline, Mesh, MeshBody, MeshError, Options, Turns};
+use plugin::access_log::LoggedRequest;
 use plugin::access_log::reason::{Reason, of_code};
 use plugin::client_addr::client_addr;
 use plugin::http::{Guard, grpc, trace};
@@ -142,7 +142,8 @@ fn on_refused(live: Live) -> OnRefused {
     OnRefused::new(move |refused| {
         let listener = live.load();
         listener.lasting.meters.answered(StatusCode::from_u16(refused.problem.status).ok());
-        line::refused(&listener, refused);
+        let trust = listener.front.as_ref().map_or(&[][..], |front| front.trust.as_slice());
+        LoggedRequest::refused(&listener.lasting.log, &listener.name, trust, refused);
     })
 }
 

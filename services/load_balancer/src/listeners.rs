@@ -9,7 +9,6 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use plugin::access_log::AccessLog;
-use plugin::http_listener::alpn;
 use plugin::{AcceptLimits, Context, CoreListener, DrainingListener, InFlight, ServiceError, Tls};
 use tokio::time::Instant;
 use tracing::info;
@@ -40,9 +39,9 @@ impl OpenListener {
     /// Opens a listener and reads its certificates. A missing certificate only degrades it.
     pub(crate) async fn open(plan: ListenerPlan, cx: &Context) -> Result<Self, ServiceError> {
         let socket = cx.listen_on_cores(&plan.name, scheme(&plan), plan.address)?;
-        let tls = match &plan.http {
-            Some(http) if http.is_tls() => Some(tls_of(&plan.name, http).await?),
-            Some(_) | None => None,
+        let tls = match plan.tls() {
+            Some(wanted) => Some(wanted.open().await?),
+            None => None,
         };
         Ok(Self { plan, socket, tls })
     }
@@ -55,11 +54,6 @@ impl OpenListener {
 /// The scheme of a listener's URL.
 pub(crate) fn scheme(plan: &ListenerPlan) -> &'static str {
     plan.http.as_ref().map_or("tcp", HttpPlan::scheme)
-}
-
-/// The TLS of a listener: its certificates are read.
-pub(crate) async fn tls_of(name: &str, http: &HttpPlan) -> Result<Tls, ServiceError> {
-    Tls::open(name, http.certificates.clone(), http.client_auth.clone(), &alpn(http.http1, http.http2)).await
 }
 
 /// A listener that is served.

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use plugin::{
-    EndpointsBefore, NewCertificates, OpenAddress, ServiceError, Tls, Updated, continued, overlaps,
+    EndpointsBefore, NextTls, OpenAddress, ServiceError, Updated, continued, overlaps, require_usable,
     with_scheme,
 };
 
-use crate::listeners::{OpenListener, Running, scheme, tls_of};
-use crate::plan::{ListenerPlan, Plan};
+use crate::listeners::{OpenListener, Running, scheme};
+use crate::plan::Plan;
 use crate::service::{Balancer, leads_elsewhere};
 use crate::settings::Mode;
 
@@ -47,15 +47,6 @@ struct Ready {
 enum Next {
     Continued(usize, NextTls),
     Opened(Box<OpenListener>),
-}
-
-/// The TLS of a listener that continues.
-enum NextTls {
-    /// The same with these certificates.
-    Kept(Tls, NewCertificates),
-    /// For new connections.
-    New(Tls),
-    None,
 }
 
 impl Balancer {
@@ -104,9 +95,7 @@ impl Balancer {
             let name = listener.name.clone();
             let Some(at) = *heir else {
                 let opened = OpenListener::open(listener.clone(), &self.cx).await?;
-                if let Some(why) = opened.tls().and_then(Tls::missing) {
-                    return Err(unreadable(listener, &why));
-                }
+                opened.tls().map_or(Ok(()), |tls| require_usable(&listener.name, tls))?;
                 urls.extend(endpoints.urls().get(&name).map(|url| (name.clone(), url.clone())));
                 listeners.push(Next::Opened(Box::new(opened)));
                 continue;
@@ -115,7 +104,7 @@ impl Balancer {
                 let all = self.listeners.lock();
                 (all.running[at].live.load_full(), all.running[at].protocols)
             };
-            let next = next_tls(old.lasting.tls.clone(), spoken, listener).await?;
+            let next = NextTls::prepare(old.lasting.tls.clone().zip(spoken), listener.tls()).await?;
             urls.extend(before.get(&old.name).map(|url| (name, with_scheme(url, scheme(listener)))));
             listeners.push(Next::Continued(at, next));
         }
@@ -135,20 +124,8 @@ impl Balancer {
                 }
                 Next::Continued(at, next) => {
                     let Some(mut one) = old[at].take() else { continue };
-                    let (tls, new) = match next {
-                        NextTls::Kept(tls, new) => (Some(tls), Some(new)),
-                        NextTls::New(tls) => (Some(tls), None),
-                        NextTls::None => (None, None),
-                    };
-                    one.change(plan, tls.clone(), &self.cx, &self.lookup);
-                    if let (Some(tls), Some(new)) = (tls, new) {
-                        tls.replace(new);
-                        // Those that are replaced together with the settings are served at once.
-                        self.cx.tasks.spawn("certificates", async move {
-                            tls.poll().await;
-                            Ok(())
-                        });
-                    }
+                    one.change(plan, next.tls().cloned(), &self.cx, &self.lookup);
+                    next.serve(&self.cx);
                     all.running.push(one);
                 }
             }
@@ -159,34 +136,6 @@ impl Balancer {
             self.listeners.remove(&removed, &self.cx);
         }
     }
-}
-
-/// The TLS of a listener that continues an old one, which spoke these protocols.
-async fn next_tls(
-    tls: Option<Tls>,
-    spoken: Option<(bool, bool)>,
-    new: &ListenerPlan,
-) -> Result<NextTls, ServiceError> {
-    let Some(http) = new.http.as_ref().filter(|http| http.is_tls()) else { return Ok(NextTls::None) };
-    match tls.filter(|_| spoken == Some((http.http1, http.http2))) {
-        Some(tls) => {
-            let read = tls.read(http.certificates.clone(), http.client_auth.clone()).await;
-            read.map(|read| NextTls::Kept(tls, read)).map_err(|why| unreadable(new, &why))
-        }
-        // It offers the protocols by ALPN, so other protocols need another one.
-        None => {
-            let tls = tls_of(&new.name, http).await?;
-            match tls.missing() {
-                Some(why) => Err(unreadable(new, &why)),
-                None => Ok(NextTls::New(tls)),
-            }
-        }
-    }
-}
-
-fn unreadable(listener: &ListenerPlan, why: &str) -> ServiceError {
-    ServiceError::unavailable(format!("listener `{}` can't use its TLS files: {why}", listener.name))
-        .hint("correct the file or its path; it is tried again from time to time")
 }
 
 #[cfg(test)]

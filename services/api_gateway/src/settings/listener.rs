@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use plugin::http_listener::networks;
 pub use plugin::http_listener::{Certificate, ClientCertificates, HttpProtocol, ListenerTls};
-use plugin::{CertificateFiles, ClientAuth, SettingsMistake};
+use plugin::{CertificateFiles, ClientAuth, SettingsMistake, WantedTls};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -111,6 +111,17 @@ pub(crate) struct ListenerPlan {
 impl ListenerPlan {
     pub(crate) fn is_tls(&self) -> bool {
         !self.certificates.is_empty()
+    }
+
+    /// The TLS that it wants.
+    pub(crate) fn tls(&self) -> Option<WantedTls<'_>> {
+        self.is_tls().then(|| WantedTls {
+            listener: &self.name,
+            certificates: &self.certificates,
+            client_auth: self.client_auth.as_ref(),
+            http1: self.http1,
+            http2: self.http2,
+        })
     }
 
     /// The JSON pointer of a setting, where an operator would change it.

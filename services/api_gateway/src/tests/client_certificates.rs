@@ -2,35 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use plugin::testing::tls::tls_client;
 use plugin::{Health, Updated};
 use rustls::ClientConfig;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::reload::{applied, update};
-use super::tls::{AnyCertificate, next_check, testdata, until_in_real_time};
+use super::tls::{next_check, testdata, until_in_real_time};
 use super::*;
 
-/// A client of HTTP/1.1 with one of the test certificates, or without one. It resumes its sessions.
+/// A client of HTTP/1.1 with one of the test certificates, or without one.
 fn client(certificate: Option<&str>) -> Arc<ClientConfig> {
-    let provider = ring::default_provider();
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
-    Arc::new(match certificate {
-        None => builder.with_no_client_auth(),
-        Some(name) => {
-            let pem = |end: &str| std::fs::read(testdata().join(format!("{name}.{end}"))).unwrap();
-            let chain = vec![CertificateDer::from_pem_slice(&pem("crt")).unwrap()];
-            let key = PrivateKeyDer::from_pem_slice(&pem("key")).unwrap();
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
-    })
+    Arc::new(tls_client(certificate))
 }
 
 /// The answer to one request on a connection of its own, with lines in its head.

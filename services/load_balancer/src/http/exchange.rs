@@ -13,13 +13,13 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use mesh::{MeshBody, MeshBodyError, Trail};
 use plugin::access_log::reason::{CLIENT_GONE, DRAINED, Reason, UPSTREAM_RESET, UPSTREAM_TIMEOUT};
+use plugin::access_log::{LoggedRequest, RequestEnd};
 use plugin::http::trace::TraceId;
 use plugin::tunnel::{Handshake, TunnelBytes, TunnelEnd};
 use plugin::{CountedBody, GaugeGuard, InFlightGuard};
 use tokio::time::Instant;
 use types::ServiceName;
 
-use super::line::{Ended, Line};
 use crate::admission::Permit;
 use crate::client::ClientGuard;
 use crate::listener::Listener;
@@ -46,7 +46,7 @@ pub(crate) struct Exchange {
     /// Why the balancer itself answered, or the answer broke off.
     reason: Option<Reason>,
     /// None while the log is off.
-    line: Option<Box<Line>>,
+    logged: Option<Box<LoggedRequest>>,
     /// The place among the client's requests.
     pub(crate) client: Option<ClientGuard>,
     /// The place among the requests that are forwarded.
@@ -73,7 +73,7 @@ impl Exchange {
             tunnelled: None,
             is_whole: false,
             reason: None,
-            line: Line::begin(listener, head, client),
+            logged: logged(listener, head, client),
             client: None,
             permit: None,
             in_flight,
@@ -82,28 +82,28 @@ impl Exchange {
 
     /// The ids of the request, and of its trace.
     pub(crate) fn ids(&mut self, id: &HeaderValue, trace: TraceId) {
-        if let Some(line) = &mut self.line {
-            line.ids(id, trace);
+        if let Some(logged) = &mut self.logged {
+            logged.ids(id, trace);
         }
     }
 
     /// When the wait in the queue began, which has just ended.
     pub(crate) fn waited(&mut self, began: Option<Instant>) {
-        if let (Some(line), Some(began)) = (&mut self.line, began) {
-            line.queued(began.elapsed());
+        if let (Some(logged), Some(began)) = (&mut self.logged, began) {
+            logged.waited(began.elapsed());
         }
     }
 
     /// The service whose API is the target.
     pub(crate) fn service(&mut self, service: &ServiceName) {
-        if let Some(line) = &mut self.line {
-            line.service(service);
+        if let Some(logged) = &mut self.logged {
+            logged.service(service.to_string());
         }
     }
 
     /// Where the mesh notes what happens to it, if that is logged.
     pub(crate) fn trail(&self) -> Option<Trail> {
-        self.line.as_ref().map(|line| line.trail())
+        self.logged.as_ref().map(|logged| logged.trail().clone())
     }
 
     /// The body of the request, counted.
@@ -164,17 +164,26 @@ impl Drop for Exchange {
         meters.traffic.received.fetch_add(received, Ordering::Relaxed);
         meters.traffic.sent.fetch_add(self.sent, Ordering::Relaxed);
         meters.answered(self.status);
-        let Some(line) = &self.line else { return };
+        let Some(logged) = self.logged.take() else { return };
         let reason = match self.reason.take() {
             None if self.is_whole => None,
             None if self.in_flight.is_draining() => Some(DRAINED),
             None => Some(CLIENT_GONE),
             reason => reason,
         };
-        let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
-        let took = self.began.elapsed();
-        line.write(&self.listener, &Ended { status, received, sent: self.sent, took, reason });
+        let left = || StatusCode::from_u16(CLIENT_LEFT).unwrap_or_default();
+        let (status, took) = (self.status.unwrap_or_else(left), self.began.elapsed());
+        logged.write(RequestEnd { status, received, sent: self.sent, took, reason });
     }
+}
+
+/// The request as the log shows it, if lines are wanted.
+fn logged(listener: &Listener, head: &Parts, client: Option<IpAddr>) -> Option<Box<LoggedRequest>> {
+    let mut logged = LoggedRequest::begin(&listener.lasting.log, &listener.name, head, client)?;
+    if let Some(service) = listener.pools.first().and_then(|pool| pool.service()) {
+        logged.service(service);
+    }
+    Some(logged)
 }
 
 /// The body of an answer: its bytes are counted, and its end is the exchange's.

@@ -4,11 +4,11 @@ use ipnet::IpNet;
 use mesh::Limits;
 use plugin::http::Hosts;
 use plugin::http_listener::HttpProtocol;
-use plugin::{CertificateFiles, ClientAuth};
+use plugin::{CertificateFiles, ClientAuth, WantedTls};
 use types::ServiceName;
 use types::range::DurationIn;
 
-use super::Mistakes;
+use super::{ListenerPlan, Mistakes};
 use crate::settings::{Ejection, Listener, Mode};
 
 /// What a listener needs for HTTP.
@@ -36,6 +36,20 @@ impl HttpPlan {
     /// The scheme of the listener's URL.
     pub(crate) fn scheme(&self) -> &'static str {
         if self.is_tls() { "https" } else { "http" }
+    }
+}
+
+impl ListenerPlan {
+    /// The TLS that it wants.
+    pub(crate) fn tls(&self) -> Option<WantedTls<'_>> {
+        let http = self.http.as_ref().filter(|http| http.is_tls())?;
+        Some(WantedTls {
+            listener: &self.name,
+            certificates: &http.certificates,
+            client_auth: http.client_auth.as_ref(),
+            http1: http.http1,
+            http2: http.http2,
+        })
     }
 }
 

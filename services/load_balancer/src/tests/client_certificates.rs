@@ -1,80 +1,20 @@
 //! Clients that identify themselves with certificates, in HTTP mode.
 
-use std::path::{Path, PathBuf};
-
 use mesh::testing::Upstream;
 use plugin::Updated;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use plugin::testing::tls::tls_client;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::listeners::update;
 use super::requests::{at, http, reflecting};
+use super::tls::testdata;
 use super::*;
 
-fn testdata(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/plugin/src/tls/testdata").join(name)
-}
-
-/// Accepts every server: the tests look at what becomes of the client.
-#[derive(Debug)]
-struct AnyServer(CryptoProvider);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A client with one of the test certificates, or without one. It resumes its sessions.
+/// A client with one of the test certificates, or without one.
 fn client(certificate: Option<&str>) -> Arc<ClientConfig> {
-    let provider = ring::default_provider();
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
-    Arc::new(match certificate {
-        None => builder.with_no_client_auth(),
-        Some(name) => {
-            let pem = |end: &str| std::fs::read(testdata(&format!("{name}.{end}"))).unwrap();
-            let chain = vec![CertificateDer::from_pem_slice(&pem("crt")).unwrap()];
-            let key = PrivateKeyDer::from_pem_slice(&pem("key")).unwrap();
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
-    })
+    Arc::new(tls_client(certificate))
 }
 
 /// The answer to one request on a connection of its own, with lines in its head.

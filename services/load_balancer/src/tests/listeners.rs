@@ -253,7 +253,7 @@ async fn in_http_mode_everything_changes_in_place_for_new_connections() {
     applied(&running, to(&b, json!({"protocols": ["http2"]}))).await;
     assert!(requests::raw(address, get).await.starts_with("HTTP/1.1 505"), "HTTP/2 alone");
     assert_eq!(ask().await, 'b');
-    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/plugin/src/tls/testdata");
+    let data = plugin::testing::tls::testdata();
     let tls = json!({"certificates": [{"cert": data.join("shop.crt"), "key": data.join("shop.key")}]});
     applied(&running, to(&b, json!({ "tls": tls }))).await;
     assert!(running.context.endpoints.urls()["main"].starts_with("https://"));
@@ -280,7 +280,7 @@ async fn in_http_mode_everything_changes_in_place_for_new_connections() {
 #[tokio::test]
 async fn certificates_change_in_place_and_one_that_can_not_be_read_changes_nothing() {
     let upstream = named("a").await;
-    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/plugin/src/tls/testdata");
+    let data = plugin::testing::tls::testdata();
     let with = |names: &[&str]| {
         let pair = |name: &&str| {
             let file = |end: &str| data.join(format!("{name}.{end}"));

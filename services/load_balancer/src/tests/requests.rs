@@ -437,7 +437,7 @@ async fn bodies_are_streamed_both_ways() {
 #[tokio::test]
 async fn tls_is_terminated_and_a_missing_certificate_degrades_the_listener() {
     let upstream = Upstream::serving(reflecting).await;
-    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/plugin/src/tls/testdata");
+    let data = plugin::testing::tls::testdata();
     let tls = |name: &str| {
         let file = |end: &str| data.join(format!("{name}.{end}"));
         json!({"tls": {"certificates": [{"cert": file("crt"), "key": file("key")}]}})

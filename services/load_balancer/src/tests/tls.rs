@@ -1,12 +1,13 @@
 //! TLS in HTTP mode, on both sides, and what is seen of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::requests::{at, body, get, http, named, raw};
 use super::*;
 
-fn testdata(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/plugin/src/tls/testdata").join(name)
+/// A certificate, key or CA for tests.
+pub(super) fn testdata(name: &str) -> PathBuf {
+    plugin::testing::tls::testdata().join(name)
 }
 
 /// A balancer in HTTP mode with TLS, for a backend, and further settings.

@@ -1,14 +1,14 @@
-//! A line of the access log in both formats. Pure.
+//! The line of a request in both formats. Pure.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::reason::Reason;
+use super::{JsonLine, LogFormat, common_time, rfc_3339};
+use crate::http::trace::TraceId;
 use http::StatusCode;
-use plugin::access_log::reason::Reason;
-use plugin::access_log::{JsonLine, LogFormat, common_time, rfc_3339};
-use plugin::http::trace::TraceId;
 
 /// What a line shows.
 #[derive(Debug, Clone)]
