@@ -6,6 +6,8 @@
 //! If the client sent `Expect: 100-continue`, each attempt holds the body back until the server requests it or a limit
 //! has passed.
 
+mod attempt;
+
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -19,6 +21,8 @@ use tokio::time::Instant;
 
 use crate::head;
 use crate::malformed::MalformedBody;
+
+pub(crate) use attempt::AttemptBody;
 
 /// The error type of bodies.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -250,61 +254,6 @@ impl Upload {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The body of one attempt.
-pub(crate) enum AttemptBody {
-    /// In memory; `None` once it was read.
-    Whole(Option<Bytes>),
-    /// The kept part of a streamed body, then the rest.
-    Part { state: Arc<Mutex<State>>, attempt: u32 },
-}
-
-/// A newer attempt reads the body now.
-#[derive(Debug, thiserror::Error)]
-#[error("the request is being sent again")]
-struct Detached;
-
-impl Body for AttemptBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Part { state, attempt } => {
-                let mut state = lock(state);
-                if state.attempt != *attempt {
-                    return Poll::Ready(Some(Err(Box::new(Detached))));
-                }
-                if state.is_held {
-                    state.held = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-                state.poll_next(cx)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Part { state, attempt } => {
-                let state = lock(state);
-                state.attempt == *attempt && state.has_ended()
-            }
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Part { state, .. } => lock(state).size_hint(),
-        }
-    }
 }
 
 impl State {

@@ -1,6 +1,7 @@
 //! The backends of one target: gives each connection one of them, and hears how it went.
 
-use std::net::SocketAddr;
+mod lease;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -19,9 +20,11 @@ use crate::backend::{Slot, Standing, Wanted, reconcile};
 use crate::choose::{Candidate, Chooser};
 use crate::client::ClientKey;
 use crate::connection::Refusal;
-use crate::eject::may_eject;
 use crate::http::Urls;
 use crate::plan::{Forward, TargetPlan};
+use lease::Waiting;
+
+pub(crate) use lease::Lease;
 
 /// The backends of a target.
 #[derive(Debug)]
@@ -63,17 +66,6 @@ pub(crate) struct Lack {
     pub(crate) why: Option<String>,
     /// Names that can't be resolved, and why.
     pub(crate) unresolved: Vec<(String, String)>,
-}
-
-/// A backend for one connection. The connection is counted until this is dropped.
-#[must_use]
-#[derive(Debug)]
-pub(crate) struct Lease {
-    pool: Arc<Pool>,
-    pub(crate) id: u64,
-    pub(crate) address: SocketAddr,
-    /// Cancelled when the connection must end.
-    pub(crate) cut: CancellationToken,
 }
 
 enum Picked {
@@ -359,78 +351,5 @@ impl Pool {
         let count = |wanted: &[Standing]| standings.iter().filter(|found| wanted.contains(found)).count();
         let counts = (count(&[Standing::Up, Standing::Ejected]), count(&[Standing::Ejected]));
         Some(change(&mut state.slots[at], counts))
-    }
-}
-
-impl Lease {
-    /// The member that it leads to, or the address of a fixed backend.
-    pub(crate) fn member(&self) -> String {
-        let state = self.pool.lock();
-        let slot = state.slots.iter().find(|slot| slot.id == self.id);
-        let member = slot.and_then(|slot| slot.of.member.as_ref());
-        member.map_or_else(|| self.address.to_string(), |(node, _)| node.to_string())
-    }
-
-    /// The backend has accepted the connection.
-    pub(crate) fn connected(&self) {
-        self.pool.with_slot(self.id, |slot, _| {
-            slot.opened += 1;
-            slot.failure = None;
-            slot.ejection.succeeded();
-        });
-    }
-
-    /// It has not. What is this process's own fault says nothing about the backend.
-    pub(crate) fn failed(&self, why: String, is_our_own: bool) {
-        let (forward, now) = (self.pool.forward.load(), Instant::now());
-        self.pool.with_slot(self.id, |slot, (all, out)| {
-            slot.failed += 1;
-            let out_for = match is_our_own {
-                true => None,
-                false => slot.ejection.failed(now, forward.ejection, may_eject(all, out)),
-            };
-            if let Some(time) = out_for {
-                let (listener, backend) = (&*forward.listener, &slot.of.named);
-                warn!(
-                    listener,
-                    backend,
-                    why,
-                    ?time,
-                    failures = slot.failed,
-                    "a backend is taken out for a while"
-                );
-            }
-            slot.failure = Some(why);
-        });
-        self.pool.refused.notify_one();
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let mut state = self.pool.lock();
-        if let Some(slot) = state.slots.iter_mut().find(|slot| slot.id == self.id) {
-            slot.connections -= 1;
-        }
-        drop(state);
-        self.pool.freed.notify_one();
-    }
-}
-
-/// A connection that waits for a backend.
-struct Waiting<'a>(&'a Pool);
-
-impl<'a> Waiting<'a> {
-    fn new(pool: &'a Pool) -> Self {
-        pool.lock().waiting += 1;
-        Self(pool)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.lock().waiting -= 1;
-        // If this one was to be woken, the next one is.
-        self.0.freed.notify_one();
     }
 }

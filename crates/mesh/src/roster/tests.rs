@@ -1,10 +1,13 @@
+//! Views that change: which members a roster has, and what becomes of requests for those that left.
+
 use std::net::SocketAddr;
 
 use tokio::time::advance;
-use types::Phase;
 use types::api::Member;
+use types::{Generation, Phase, Post, Role, ServiceType, Target};
 
 use super::*;
+use crate::targets::Kind;
 use crate::testing::{echo, member, standby, until, view};
 
 const DETECTOR: Duration = Duration::from_secs(2);

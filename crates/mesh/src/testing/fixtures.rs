@@ -95,7 +95,7 @@ pub(crate) fn mesh(
 
 /// Waits until a condition becomes true.
 pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
-    let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     while !condition() {
         assert!(tokio::time::Instant::now() < patience, "it never became true");
         tokio::task::yield_now().await;

@@ -1,0 +1,137 @@
+//! Which connection makes room, and which waits.
+
+use tokio::runtime::Handle;
+
+use super::*;
+
+/// Long enough that the clock moves.
+async fn later() {
+    tokio::time::advance(Duration::from_millis(1)).await;
+}
+
+fn ordered(all: &[Slot]) -> Vec<usize> {
+    let going = all.iter().enumerate().filter(|(_, slot)| slot.activity.has(Order::MakeRoom));
+    going.map(|(at, _)| at).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_has_been_idle_longest_makes_room_whatever_its_core() {
+    let slots = Slots::new(5, 2);
+    let all: Vec<_> = (0..5).map(|at| slots.enter(at % 2).unwrap()).collect();
+    assert!(slots.enter(0).is_none(), "the limit is one for all cores");
+    for at in [3, 1, 4, 0] {
+        later().await;
+        all[at].activity.idle();
+    }
+    slots.make_room();
+    assert_eq!(ordered(&all), [3]);
+    // A request comes to the next one, and then it has been idle for less time than any other.
+    all[1].activity.busy();
+    later().await;
+    all[1].activity.idle();
+    slots.make_room();
+    assert_eq!(ordered(&all), [3, 4]);
+    slots.make_room();
+    assert_eq!(ordered(&all), [0, 3, 4]);
+    slots.make_room();
+    assert_eq!(ordered(&all), [0, 1, 3, 4]);
+    slots.make_room();
+    assert_eq!(ordered(&all), [0, 1, 3, 4], "one that is busy, or has had no request yet, stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_gets_a_request_after_all_stays_and_may_be_asked_again() {
+    let slots = Slots::new(1, 1);
+    let slot = slots.enter(0).unwrap();
+    slot.activity.idle();
+    slots.make_room();
+    slot.activity.busy();
+    assert!(!slot.activity.makes_room());
+    later().await;
+    slot.activity.idle();
+    assert!(!slot.activity.makes_room());
+    slots.make_room();
+    assert!(slot.activity.makes_room());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_connection_waits_only_if_none_is_idle() {
+    let slots = Slots::new(2, 1);
+    let (first, second) = (slots.enter(0).unwrap(), slots.enter(0).unwrap());
+    let (waiting, patience) = (Arc::clone(&slots), Duration::from_millis(10));
+    let third = Handle::current().spawn(async move { waiting.entered(0, patience).await });
+    for _ in 0..3 {
+        tokio::time::sleep(patience).await;
+    }
+    assert!(!third.is_finished());
+    first.activity.idle();
+    tokio::time::sleep(patience * SELDOM * 2).await;
+    assert!(first.activity.makes_room() && !second.activity.has(Order::MakeRoom));
+    drop(first);
+    let _third = third.await.unwrap();
+    assert_eq!(slots.open(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_higher_limit_lets_a_waiting_connection_in_and_a_lower_one_makes_idle_ones_go() {
+    let slots = Slots::new(1, 1);
+    let first = slots.enter(0).unwrap();
+    let waiting = Arc::clone(&slots);
+    let second = Handle::current().spawn(async move { waiting.entered(0, Duration::MAX / 100).await });
+    tokio::task::yield_now().await;
+    slots.resize(2);
+    let second = second.await.unwrap();
+    slots.resize(1);
+    assert!(slots.enter(0).is_none());
+    first.activity.idle();
+    let third = slots.entered(0, Duration::from_millis(10));
+    let going = async {
+        while !first.activity.makes_room() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Two have to go before one may come.
+        drop((first, second));
+    };
+    let (_third, ()) = tokio::join!(third, going);
+    assert_eq!(slots.open(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_idle_connections_the_earliest_go_first() {
+    let slots = Slots::new(1_000, 2);
+    let all: Vec<_> = (0..1_000).map(|at| slots.enter(at % 2).unwrap()).collect();
+    for slot in all.iter().rev() {
+        later().await;
+        slot.activity.idle();
+    }
+    for gone in 1..=200 {
+        slots.make_room();
+        assert_eq!(ordered(&all).len(), gone);
+        assert!(all[1_000 - gone].activity.has(Order::MakeRoom));
+    }
+    drop(all);
+    assert!(slots.cores.iter().all(|core| locked(core).is_empty()));
+    assert_eq!(slots.open(), 0);
+}
+
+#[test]
+fn a_drain_reaches_every_connection_and_those_that_come_later() {
+    let slots = Slots::new(10, 2);
+    let before = [slots.enter(0).unwrap(), slots.enter(1).unwrap()];
+    slots.drain();
+    let after = [slots.enter(1).unwrap(), slots.enter_last(0)];
+    for slot in before.iter().chain(&after) {
+        assert!(slot.activity.has(Order::Drain) && !slot.activity.has(Order::Stop));
+    }
+    assert_eq!(slots.opened(), 4);
+}
+
+#[test]
+fn an_order_reaches_every_connection_of_its_core_and_no_other() {
+    let slots = Slots::new(10, 2);
+    let (one, other, last) = (slots.enter(0).unwrap(), slots.enter(1).unwrap(), slots.enter_last(0));
+    slots.stop(0, Stopped::AllButLast);
+    assert!(one.activity.has(Order::Stop) && !last.activity.has(Order::Stop));
+    slots.stop(0, Stopped::All);
+    assert!(last.activity.has(Order::Stop) && !other.activity.has(Order::Stop));
+}
