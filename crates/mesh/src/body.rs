@@ -67,7 +67,13 @@ impl MeshBody {
     }
 
     /// The body of the answer 101. It has no bytes, and holds everything until it is dropped.
-    pub(crate) fn switched(incoming: Received, in_flight: InFlight, upload: Upload, idle: Duration) -> Self {
+    pub(crate) fn switched(
+        incoming: Received,
+        mut in_flight: InFlight,
+        upload: Upload,
+        idle: Duration,
+    ) -> Self {
+        in_flight.switched();
         let held = Some(Held { in_flight, upload });
         Self { incoming, idle: IdleTimer::new(idle), deadline: None, held }
     }

@@ -74,6 +74,14 @@ pub enum MeshError {
         /// The operating system's error.
         why: String,
     },
+    /// Look at the certificates: a connection was opened, and no TLS session on it.
+    #[error("no TLS session with {address}: {why}")]
+    NoTlsSession {
+        /// Host and port.
+        address: String,
+        /// Why.
+        why: String,
+    },
     /// Check the member's log: it closed the connection before it answered, or it is gone.
     #[error("the connection to {address} ended before an answer came: {why}")]
     Broken {
@@ -274,6 +282,12 @@ impl MeshError {
             Self::Unreachable { .. } => {
                 (ErrorKind::BadGateway, "unreachable", "see whether it runs and listens at this address")
             }
+            Self::NoTlsSession { .. } => (
+                ErrorKind::BadGateway,
+                "no-tls-session",
+                "let `ca` name the CA of its certificate, which must be for the host of the URL; write http:// if it \
+                 does not speak TLS",
+            ),
             Self::Broken { .. } => (
                 ErrorKind::BadGateway,
                 "broken-connection",

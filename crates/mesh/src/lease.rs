@@ -49,6 +49,7 @@ impl Drop for Entered {
 pub(crate) struct InFlight {
     address: Lease,
     _all: Entered,
+    /// Until its duration is recorded.
     upstream: Option<Arc<Upstream>>,
     began: Instant,
 }
@@ -63,6 +64,17 @@ impl InFlight {
         self.began.elapsed()
     }
 
+    /// Its handshake was accepted: that is what its duration is. How long the WebSocket lasts says nothing about its server.
+    pub(crate) fn switched(&mut self) {
+        self.observe();
+    }
+
+    fn observe(&mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            upstream.durations().observe(self.took());
+        }
+    }
+
     /// Records that the connection broke after the head of the answer. The next failure decides about an ejection.
     pub(crate) fn broke_off(&self) {
         let _reason = self.address.state().record(Outcome::Failed, Duration::ZERO, Instant::now());
@@ -71,15 +83,30 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(upstream) = &self.upstream {
-            upstream.durations().observe(self.took());
-        }
+        self.observe();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_websocket_counts_with_its_handshake_however_long_it_lasts() {
+        let (url, upstream) = ("http://a".parse().unwrap(), Arc::<Upstream>::default());
+        let in_flight = || InFlight::new(&url, &Gauge::default(), Some(Arc::clone(&upstream)));
+        let (mut websocket, request) = (in_flight(), in_flight());
+        tokio::time::advance(Duration::from_millis(20)).await;
+        websocket.switched();
+        assert_eq!(upstream.durations().read().count(), 1, "at once");
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        drop(websocket);
+        let read = upstream.durations().read();
+        assert!(read.count() == 1 && (read.sum - 0.02).abs() < 1e-3, "{read:?}");
+        drop(request);
+        let read = upstream.durations().read();
+        assert!(read.count() == 2 && read.sum > 3_600.0, "{read:?}");
+    }
 
     #[test]
     fn no_more_than_the_limit_enter_at_once() {

@@ -14,6 +14,7 @@ mod retired;
 mod reuse;
 mod shared;
 mod tls;
+mod tls_reason;
 mod unanswered;
 
 use std::collections::BTreeSet;

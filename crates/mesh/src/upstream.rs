@@ -16,7 +16,7 @@ const OTHER: &str = "_OTHER";
 /// The counts of the requests to one service, or to the addresses of one route.
 #[derive(Debug, Default)]
 pub(crate) struct Upstream {
-    /// From the begin of an attempt to the end of its answer.
+    /// From the begin of an attempt to the end of its answer, or of a WebSocket's handshake.
     durations: Durations,
     budget_exhausted: AtomicU64,
     waiting: Gauge,

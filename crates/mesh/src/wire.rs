@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use tokio::time::{Instant, sleep_until};
 
 use crate::base_url::BaseUrl;
-use crate::counts::{Counts, RetryReason};
+use crate::counts::{ConnectResult, Counts, RetryReason};
 use crate::error::MeshError;
 use crate::head::websocket;
 use crate::limits::Limits;
@@ -302,6 +302,9 @@ fn classify(error: &SendError, url: &BaseUrl, upload: &Upload) -> Failed {
         return Failed { failure: Failure::Aborted, error: MeshError::BodyAborted { why } };
     }
     let (failure, error) = match error {
+        SendError::Connect(error) if error.result == ConnectResult::Tls => {
+            (Failure::NotConnected, MeshError::NoTlsSession { address, why })
+        }
         SendError::Connect(_) => (Failure::NotConnected, MeshError::Unreachable { address, why }),
         // It is not the fault of the address, and another one of the same kind would not do either.
         SendError::NoWebSockets => (Failure::Aborted, MeshError::NoWebSockets { address }),

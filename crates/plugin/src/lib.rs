@@ -174,8 +174,8 @@ pub use on_end::{BodyEnd, OnEnd, on_end};
 pub use registry::{Registry, RegistryError};
 pub use replicated::{Replicated, StateMachine};
 pub use serve::{
-    AcceptLimits, DrainingListener, InFlight, InFlightGuard, ListenerMeters, OnRefused, Peer, Protocols,
-    RefusalReason, RefusedHead, ServeLimits, Stop, accept, serve,
+    AcceptLimits, Asked, DrainingListener, InFlight, InFlightGuard, ListenerMeters, OnRefused, Peer,
+    Protocols, RefusalReason, RefusedHead, ServeLimits, Stop, accept, serve,
 };
 pub use server_ca::server_ca_warning;
 pub use settings::{

@@ -6,6 +6,7 @@
 
 mod accept;
 mod answer;
+mod asked;
 mod body;
 mod connection;
 mod drain_order;
@@ -45,6 +46,7 @@ use connection::connection;
 use crate::Tls;
 
 pub use accept::{AcceptLimits, Stop, accept};
+pub use asked::Asked;
 pub use draining::DrainingListener;
 pub use in_flight::{InFlight, InFlightGuard};
 pub use meters::ListenerMeters;

@@ -2,9 +2,11 @@
 //! it.
 //!
 //! The copying is the body of the answer 101: a listener polls that body as long as the connection is open, so the tunnel
-//! runs in the task of its client's connection and ends with it.
+//! runs in the task of its client's connection and ends with it. It ends with an error if the client has not got all that the
+//! server sent; the listener then resets the client's connection, or its stream.
 
 mod copy;
+mod server;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use http_body::{Body as HttpBody, Frame};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh::head::websocket::{self, HandshakeError};
+use server::Server;
 use types::{ErrorKind, Problem};
 
 /// How a tunnel ended.
@@ -80,18 +83,23 @@ impl Handshake {
         let (mut head, held) = answer.into_parts();
         websocket::switch(&mut head.headers);
         let tunnel = async move {
-            let end = match tokio::try_join!(
+            let (end, is_whole) = match tokio::try_join!(
                 async { self.client.await.map_err(|_| TunnelEnd::ClientLost) },
-                async { server.await.map_err(|_| TunnelEnd::ServerLost) },
+                async { server.await.map(Server::new).map_err(|_| TunnelEnd::ServerLost) },
             ) {
-                Ok((client, server)) => {
-                    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-                    copy::both_ways(&mut client, &mut server, idle, &bytes).await
+                Ok((client, mut server)) => {
+                    let mut client = TokioIo::new(client);
+                    let copied = copy::both_ways(&mut client, server.io(), idle, &bytes).await;
+                    if copied.server_has_all {
+                        server.has_all();
+                    }
+                    (copied.end, copied.client_has_all)
                 }
-                Err(end) => end,
+                Err(end) => (end, false),
             };
             on_end(end);
             drop(held);
+            if is_whole { Ok(()) } else { Err(CutShort) }
         };
         Response::from_parts(head, Body::new(Running(Box::pin(tunnel))))
     }
@@ -123,18 +131,22 @@ pub(crate) fn no_websocket(status: StatusCode) -> Problem {
         .hint("see whether there is a WebSocket at this path of the server")
 }
 
-/// A body without bytes that ends with a task.
-struct Running(BoxFuture<'static, ()>);
+/// The client has not got all that the server sent, or would have sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the WebSocket was cut short")]
+pub(crate) struct CutShort;
+
+/// A body without bytes that ends as a task does.
+struct Running(BoxFuture<'static, Result<(), CutShort>>);
 
 impl HttpBody for Running {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = CutShort;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        ready!(self.0.as_mut().poll(cx));
-        Poll::Ready(None)
+        Poll::Ready(ready!(self.0.as_mut().poll(cx)).err().map(Err))
     }
 }

@@ -42,7 +42,8 @@ pub(crate) fn on_refused(live: &Live, last: &Arc<ArcSwap<Arrival>>, log: &Access
         let gateway = live.now();
         let arrival = arrival(&gateway, &last);
         if let Some(traffic) = gateway.traffic.of(&arrival.listener) {
-            let method = Method::from_bytes(refused.method.as_bytes()).ok();
+            let method = refused.asked.method.as_deref();
+            let method = method.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
             traffic.refused(method.as_ref(), refused.problem.status);
         }
         LoggedRequest::refused(&log, &arrival.listener, &arrival.trust, refused);

@@ -84,7 +84,8 @@ pub struct Settings {
     /// How long a request may wait for a serving member, for example while a role moves. `0s` disables waiting.
     /// Default: `10s`.
     pub wait: DurationIn<0>,
-    /// The largest number of client connections of each listener; the next one waits in the operating system's queue. Default: 10000.
+    /// The largest number of client connections of each listener. For one more, the connection that has been idle longest is
+    /// closed; if none is idle, the new one waits. Default: 10000.
     pub max_connections: Count,
     /// The trusted proxies in front of the gateway, as addresses or networks: `[10.0.0.0/8]`. Their `Forwarded`,
     /// `X-Forwarded-*` and `X-Request-Id` headers are kept and extended; those of any other client are replaced.

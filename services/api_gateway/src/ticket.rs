@@ -142,6 +142,9 @@ impl Ticket {
         let bytes = TunnelBytes::default();
         self.answered(handshake.accepted());
         self.tunnel = Some(bytes.clone());
+        if let Some(counts) = &self.counts {
+            counts.shook_hands(self.began.elapsed());
+        }
         let idle = self.websocket_idle;
         handshake.accept(answer, idle, bytes, move |end| self.closed(end))
     }
@@ -174,6 +177,7 @@ impl Drop for Ticket {
             None => (self.received.as_ref().map_or(0, load), self.sent),
         };
         if let Some(counts) = &self.counts {
+            let took = self.tunnel.is_none().then_some(took);
             counts.ended(Ended { method: self.method, code, took, received, sent });
         }
         if let Some(logged) = self.logged.take() {

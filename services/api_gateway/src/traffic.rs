@@ -79,7 +79,8 @@ pub(crate) struct Ended {
     pub(crate) method: usize,
     /// The status of the answer.
     pub(crate) code: u16,
-    pub(crate) took: Duration,
+    /// None if that is [recorded](RouteCounts::shook_hands) already.
+    pub(crate) took: Option<Duration>,
     /// The bytes of its body and of the answer's.
     pub(crate) received: u64,
     pub(crate) sent: u64,
@@ -99,7 +100,8 @@ impl Traffic {
         let help = "Requests, by listener, route, method and status";
         metrics.observable_counters("requests", help, move || of.requests());
         let of = Arc::clone(&traffic);
-        let help = "Time from a request's head to the end of its answer, by listener and route";
+        let help = "Time from a request's head to the end of its answer, of a WebSocket to the end of its handshake, by \
+                    listener and route";
         metrics.observable_histograms("request_duration_seconds", help, move || {
             of.each(|counts| counts.durations.read())
         });
@@ -237,7 +239,7 @@ impl ListenerTraffic {
     pub(crate) fn refused(&self, asked: Option<&Method>, code: u16) {
         self.unrouted.began();
         let method = asked.map_or(METHODS.len() - 1, method);
-        self.unrouted.ended(Ended { method, code, took: Duration::ZERO, received: 0, sent: 0 });
+        self.unrouted.ended(Ended { method, code, took: Some(Duration::ZERO), received: 0, sent: 0 });
     }
 
     /// The counts of requests that no route takes.
@@ -268,7 +270,14 @@ impl RouteCounts {
         if ended.sent > 0 {
             core.sent.fetch_add(ended.sent, Ordering::Relaxed);
         }
-        counts.durations.observe(ended.took);
+        if let Some(took) = ended.took {
+            counts.durations.observe(took);
+        }
+    }
+
+    /// Records the duration of a handshake that was accepted. How long its WebSocket lasts says nothing about the route.
+    pub(crate) fn shook_hands(&self, took: Duration) {
+        self.0.get_or_init(Box::default).durations.observe(took);
     }
 }
 
@@ -277,7 +286,7 @@ mod tests {
     use super::*;
 
     fn ended(method: usize, code: u16) -> Ended {
-        Ended { method, code, took: Duration::from_millis(3), received: 5, sent: 7 }
+        Ended { method, code, took: Some(Duration::from_millis(3)), received: 5, sent: 7 }
     }
 
     fn shown(metrics: &Metrics) -> String {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::ensure;
 
-use crate::front::{Front, HOST, LINE, authority, testdata};
+use crate::front::{Front, HOST, Kind, LINE, authority, testdata};
 use crate::tool::{has, run};
 
 /// Options of every call: no progress, an error for 4xx and 5xx, the answer's head before its body.
@@ -19,7 +19,7 @@ async fn curl_reads_and_writes_over_every_protocol() -> anyhow::Result<()> {
     if !has("curl", "--version", "curl").await? {
         return Ok(());
     }
-    let front = Front::start().await?;
+    let front = Front::start(Kind::Gateway).await?;
     let file = front.machine.write("upload", &"0123456789".repeat(300_000))?;
     let (plain, ca) = (format!("http://{}", front.address("plain")?), authority());
     let resolve = format!("{HOST}:{}:127.0.0.1", front.port("web")?);
@@ -63,7 +63,7 @@ async fn curl_asks_for_compressed_answers_and_reads_them() -> anyhow::Result<()>
     if !has("curl", "--version", "curl").await? {
         return Ok(());
     }
-    let front = Front::start().await?;
+    let front = Front::start(Kind::Gateway).await?;
     let url = format!("http://{}/lines/2000", front.address("plain")?);
     for protocol in ["--http1.1", "--http2-prior-knowledge"] {
         for (accepted, coding) in [
@@ -89,7 +89,7 @@ async fn curl_identifies_itself_with_a_certificate() -> anyhow::Result<()> {
     if !has("curl", "--version", "curl").await? {
         return Ok(());
     }
-    let front = Front::start().await?;
+    let front = Front::start(Kind::Gateway).await?;
     let (port, ca) = (front.port("clients")?, authority());
     let (url, resolve) = (format!("https://{HOST}:{port}/x"), format!("{HOST}:{port}:127.0.0.1"));
     let identity = |name: &str| [testdata(&format!("{name}.crt")), testdata(&format!("{name}.key"))];
@@ -114,7 +114,7 @@ async fn curl_names_the_client_with_the_proxy_protocol() -> anyhow::Result<()> {
     if !has("curl", "--version", "curl").await? {
         return Ok(());
     }
-    let front = Front::start().await?;
+    let front = Front::start(Kind::Gateway).await?;
     let url = format!("http://{}/x", front.address("proxied")?);
     let shown = curl(&["--haproxy-protocol", "--interface", "127.0.0.7", &url]).await?;
     ensure!(shown.contains("echo-x-forwarded-for: 127.0.0.7"), "{shown}");

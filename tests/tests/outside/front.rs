@@ -1,5 +1,5 @@
-//! The real agent with a gateway that has a plain listener, one with TLS, one for clients with certificates and one with the
-//! PROXY protocol.
+//! The real agent with a gateway, or a balancer in HTTP mode, that has a plain listener, one with TLS, one for clients with
+//! certificates and one with the PROXY protocol.
 
 use anyhow::Context;
 use axum::Router;
@@ -8,7 +8,7 @@ use axum::extract::{Path, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use e2e::{Machine, eventually, repository};
+use e2e::{Machine, eventually, free_port, repository};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -16,7 +16,17 @@ use tokio::task::JoinSet;
 /// The host name in the certificate of the listener with TLS.
 pub(crate) const HOST: &str = "shop.example";
 
-/// A gateway in front of a server that sends `N` bytes for `/bytes/N`, `N` lines for `/lines/N`, which the gateway may compress,
+/// Which service is in front, and how it reaches the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Gateway,
+    /// A load balancer in HTTP mode, with the server as its fixed backend.
+    Balancer,
+    /// The same with a gateway in between, to which it speaks HTTP/2 without TLS.
+    BalancerOverH2c,
+}
+
+/// A front before a server that sends `N` bytes for `/bytes/N`, `N` lines for `/lines/N`, which a gateway may compress,
 /// and everything else back.
 pub(crate) struct Front {
     /// Ended when this is dropped.
@@ -26,42 +36,59 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start(kind: Kind) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let to = format!("http://{}", listener.local_addr()?);
         let mut upstream = JoinSet::new();
         let routes = Router::new().route("/bytes/{count}", get(bytes)).route("/lines/{count}", get(lines));
         let routes = routes.fallback(echo);
         upstream.spawn(async move { axum::serve(listener, routes).await.unwrap_or_default() });
-        Self::before(&to, upstream).await
+        Self::before(kind, &to, upstream).await
     }
 
     /// In front of another server.
-    pub(crate) async fn before(to: &str, upstream: JoinSet<()>) -> anyhow::Result<Self> {
+    pub(crate) async fn before(kind: Kind, to: &str, upstream: JoinSet<()>) -> anyhow::Result<Self> {
         let machine = Machine::new()?;
         let (cert, key, ca) = (testdata("shop.crt"), testdata("shop.key"), testdata("client-ca.crt"));
         let certificate = format!("{{cert: '{cert}', key: '{key}'}}");
-        let manifest = machine.manifest(&format!(
-            "\
-services:
-  api_gateway:
-    settings:
-      listeners:
-        - {{name: plain, address: '127.0.0.1:0'}}
-        - {{name: web, address: '127.0.0.1:0', tls: {{certificates: [{certificate}]}}}}
-        - {{name: clients, address: '127.0.0.1:0', tls: {{certificates: [{certificate}], client_ca: '{ca}'}}}}
-        - {{name: proxied, address: '127.0.0.1:0', proxy_protocol: true, trust: ['127.0.0.0/8']}}
-      routes:
-        - {{prefix: /, to: ['{to}']}}
-        - {{prefix: /lines, to: ['{to}'], strip_prefix: false, compress: true}}
-nodes:
-  - {{id: gateway, service: api_gateway}}
+        let listeners = |more: &str| {
+            format!(
+                "      listeners:
+        - {{name: plain, address: '127.0.0.1:0'{more}}}
+        - {{name: web, address: '127.0.0.1:0', tls: {{certificates: [{certificate}]}}{more}}}
+        - {{name: clients, address: '127.0.0.1:0', tls: {{certificates: [{certificate}], client_ca: '{ca}'}}{more}}}
+        - {{name: proxied, address: '127.0.0.1:0', proxy_protocol: true, trust: ['127.0.0.0/8']{more}}}
 "
-        ))?;
+            )
+        };
+        let balancer = |to: &str| listeners(&format!(", mode: http, backends: [{{address: '{to}'}}]"));
+        let routes = format!(
+            "      routes:\n        - {{prefix: /, to: ['{to}']}}\n        \
+             - {{prefix: /lines, to: ['{to}'], strip_prefix: false, compress: true}}\n"
+        );
+        let services = match kind {
+            Kind::Gateway => format!("  api_gateway:\n    settings:\n{}{routes}", listeners("")),
+            Kind::Balancer => format!("  load_balancer:\n    settings:\n{}", balancer(to)),
+            Kind::BalancerOverH2c => {
+                let between = format!("127.0.0.1:{}", free_port()?);
+                let gateway = format!("  api_gateway:\n    settings:\n      listen: '{between}'\n{routes}");
+                let balancer = balancer(&format!("h2c://{between}"));
+                format!("{gateway}  load_balancer:\n    settings:\n{balancer}")
+            }
+        };
+        let nodes = match kind {
+            Kind::Gateway => "  - {id: front, service: api_gateway}\n",
+            Kind::Balancer => "  - {id: front, service: load_balancer}\n",
+            Kind::BalancerOverH2c => {
+                "  - {id: between, service: api_gateway}\n  - {id: front, service: load_balancer}\n"
+            }
+        };
+        let manifest = machine.manifest(&format!("services:\n{services}nodes:\n{nodes}"))?;
         machine.ctl(&["up", &manifest, "--timeout", "60s"]).await?.exits(0)?;
-        let members = eventually("the gateway listens", || async {
+        let members = eventually("the front listens", || async {
             let shown = machine.ctl(&["members", "-o", "json"]).await.ok()?.json().ok()?;
-            let endpoints = shown["members"][0]["state"]["endpoints"].clone();
+            let front = shown["members"].as_array()?.iter().find(|member| member["id"] == "front")?.clone();
+            let endpoints = front["state"]["endpoints"].clone();
             (endpoints.as_object()?.len() == 4).then_some(endpoints)
         })
         .await?;

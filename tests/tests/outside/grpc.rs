@@ -1,8 +1,16 @@
-//! gRPC through the gateway: a script with Python's grpcio is both server and client.
+//! gRPC through a gateway and a balancer: a script with Python's grpcio is both server and client.
 
+use crate::front::Kind;
 use crate::python::converse;
+
+const MODULES: &str = "grpc, grpc_health";
 
 #[tokio::test]
 async fn grpc_calls_of_every_kind_pass_with_their_trailers() -> anyhow::Result<()> {
-    converse("grpc, grpc_health", "grpc_client.py", "h2c").await
+    converse(Kind::Gateway, MODULES, ("grpc_client.py", &[]), "h2c").await
+}
+
+#[tokio::test]
+async fn grpc_calls_of_every_kind_pass_a_balancer_with_their_trailers() -> anyhow::Result<()> {
+    converse(Kind::Balancer, MODULES, ("grpc_client.py", &[]), "h2c").await
 }

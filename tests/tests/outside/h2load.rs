@@ -4,15 +4,24 @@ use std::path::Path;
 
 use anyhow::ensure;
 
-use crate::front::Front;
+use crate::front::{Front, Kind};
 use crate::tool::{has, run};
 
 #[tokio::test]
 async fn h2load_gets_every_answer_over_every_protocol() -> anyhow::Result<()> {
+    loads(Kind::Gateway).await
+}
+
+#[tokio::test]
+async fn h2load_gets_every_answer_of_a_balancer_over_every_protocol() -> anyhow::Result<()> {
+    loads(Kind::Balancer).await
+}
+
+async fn loads(kind: Kind) -> anyhow::Result<()> {
     if !has("h2load", "--version", "nghttp2-client").await? {
         return Ok(());
     }
-    let front = Front::start().await?;
+    let front = Front::start(kind).await?;
     let plain = format!("http://{}", front.address("plain")?);
     let web = format!("https://{}", front.address("web")?);
     for (url, options) in [

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::front::{Front, HOST, authority, testdata};
+use crate::front::{Front, HOST, Kind, authority, testdata};
 use crate::tool::{is_missing, run};
 
 /// A Python with these modules. If there is none, prints that and returns `None`; on CI that is an error.
@@ -32,12 +32,18 @@ pub(crate) fn script(name: &str) -> String {
 /// How long a script may run.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs a script that is both server and client, with a gateway in between that reaches the server with this scheme. It prints
-/// its port, reads where the gateway is, and prints `done`.
-pub(crate) async fn converse(modules: &str, name: &str, scheme: &str) -> anyhow::Result<()> {
+/// Runs a script that is both server and client, with a front in between that reaches the server with this scheme. It prints
+/// its port, reads where the front is, and prints `done`.
+pub(crate) async fn converse(
+    kind: Kind,
+    modules: &str,
+    (name, arguments): (&str, &[&str]),
+    scheme: &str,
+) -> anyhow::Result<()> {
     let Some(python) = python(modules).await? else { return Ok(()) };
     let mut child = Command::new(python)
         .arg(script(name))
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -46,7 +52,8 @@ pub(crate) async fn converse(modules: &str, name: &str, scheme: &str) -> anyhow:
     let mut printed = BufReader::new(child.stdout.take().context("it is piped")?);
     let mut port = String::new();
     timeout(LIMIT, printed.read_line(&mut port)).await.context("the script prints its port")??;
-    let front = Front::before(&format!("{scheme}://127.0.0.1:{}", port.trim()), JoinSet::new()).await?;
+    let to = format!("{scheme}://127.0.0.1:{}", port.trim());
+    let front = Front::before(kind, &to, JoinSet::new()).await?;
     let told = format!("http://{} {HOST} {} {}\n", front.address("plain")?, front.port("web")?, authority());
     child.stdin.take().context("it is piped")?.write_all(told.as_bytes()).await?;
     let mut rest = String::new();
@@ -60,7 +67,7 @@ pub(crate) async fn converse(modules: &str, name: &str, scheme: &str) -> anyhow:
 #[tokio::test]
 async fn httpx_multiplexes_requests_over_http_2() -> anyhow::Result<()> {
     let Some(python) = python("httpx, h2").await? else { return Ok(()) };
-    let front = Front::start().await?;
+    let front = Front::start(Kind::Gateway).await?;
     let (plain, port) = (format!("http://{}", front.address("plain")?), front.port("web")?);
     let clients = [front.port("clients")?, testdata("client.crt"), testdata("client.key")];
     let [clients, cert, key] = &clients;

@@ -1,4 +1,4 @@
-//! The scripts of `tests/fixtures/vtc`: raw clients and raw servers on both ends of the gateway.
+//! The scripts of `tests/fixtures/vtc`: raw clients and raw servers on both ends of a gateway, and of a balancer.
 
 use std::path::Path;
 
@@ -6,17 +6,26 @@ use anyhow::ensure;
 use e2e::{free_port, repository};
 use tokio::task::JoinSet;
 
-use crate::front::Front;
+use crate::front::{Front, Kind};
 use crate::tool::{has, run};
 
 #[tokio::test]
 async fn varnishtest_sees_what_its_scripts_expect() -> anyhow::Result<()> {
+    plays(Kind::Gateway).await
+}
+
+#[tokio::test]
+async fn varnishtest_sees_what_its_scripts_expect_of_a_balancer() -> anyhow::Result<()> {
+    plays(Kind::Balancer).await
+}
+
+async fn plays(kind: Kind) -> anyhow::Result<()> {
     if !has("varnishtest", "-h", "varnish").await? {
         return Ok(());
     }
     // The scripts listen on this port, one after the other.
     let server = format!("127.0.0.1:{}", free_port()?);
-    let front = Front::before(&format!("http://{server}"), JoinSet::new()).await?;
+    let front = Front::before(kind, &format!("http://{server}"), JoinSet::new()).await?;
     let macros = [format!("front={}", front.address("plain")?), format!("server={server}")];
     let mut scripts = Vec::new();
     for entry in std::fs::read_dir(repository().join("tests/fixtures/vtc"))? {

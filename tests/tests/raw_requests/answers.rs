@@ -1,11 +1,11 @@
-//! Raw answers of a server behind the gateway (section 4c of the design page): repaired, refused, or passed on, and no
+//! Raw answers of a server behind the front (section 4c of the design page): repaired, refused, or passed on, and no
 //! answer spoils the next one.
 
 use anyhow::ensure;
 
-use crate::Front;
 use crate::front::{Came, Failures};
 use crate::recorder::Scripted;
+use crate::{Front, of_each_front};
 
 /// The right outcome for a client.
 enum Right {
@@ -127,9 +127,7 @@ fn judge(came: &Came, right: &Right) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn an_answer_is_whole_or_refused_and_never_spoils_the_next_one() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn an_answer_is_whole_or_refused_and_never_spoils_the_next_one(front: Front) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     for (number, (name, bytes, closes, right)) in rows().into_iter().enumerate() {
         let path = format!("/{number:03}/");
@@ -153,3 +151,7 @@ async fn an_answer_is_whole_or_refused_and_never_spoils_the_next_one() -> anyhow
     }
     failures.result()
 }
+
+of_each_front!(start:
+    an_answer_is_whole_or_refused_and_never_spoils_the_next_one,
+);

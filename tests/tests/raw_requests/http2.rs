@@ -3,13 +3,13 @@
 use anyhow::ensure;
 use e2e::eventually;
 
-use crate::Front;
 use crate::frames::{
     CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PING,
-    PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, exchange, field,
-    frame, get, has_ended, preface,
+    PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, block,
+    exchange, field, frame, get, has_ended, preface,
 };
 use crate::front::Failures;
+use crate::{Front, of_each_front};
 
 /// The index of `:method: GET` and of other pseudo headers in HPACK's static table.
 const GET_SLASH: [u8; 4] = [0x82, 0x86, 0x84, 0x01];
@@ -38,9 +38,7 @@ fn in_pieces(stream: u32, block: &[u8]) -> Vec<u8> {
     bytes
 }
 
-#[tokio::test]
-async fn a_flood_ends_its_connection_and_nothing_else() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn a_flood_ends_its_connection_and_nothing_else(front: Front) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     let post = frame(HEADERS, END_HEADERS, 1, &{
         block(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/flood")])
@@ -100,7 +98,7 @@ async fn a_flood_ends_its_connection_and_nothing_else() -> anyhow::Result<()> {
         ),
     ];
     for (name, flood, codes) in floods {
-        let frames = exchange(front.gateway, [preface(&[]), flood].concat(), |_| false).await?;
+        let frames = exchange(front.address, [preface(&[]), flood].concat(), |_| false).await?;
         let goaway = frames.iter().rev().find(|frame| frame.kind == GOAWAY);
         let is_right = goaway.is_some_and(|goaway| codes.contains(&goaway.code()));
         failures.note(
@@ -114,16 +112,14 @@ async fn a_flood_ends_its_connection_and_nothing_else() -> anyhow::Result<()> {
 
 async fn still_serves(front: &Front) -> anyhow::Result<()> {
     let request = [preface(&[]), frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/served"))].concat();
-    let frames = exchange(front.gateway, request, |frames| has_ended(frames, 1)).await?;
+    let frames = exchange(front.address, request, |frames| has_ended(frames, 1)).await?;
     let body: Vec<_> =
         frames.iter().filter(|one| one.kind == DATA).flat_map(|one| one.payload.clone()).collect();
     ensure!(body == b"recorded", "another client gets {frames:?}");
     Ok(())
 }
 
-#[tokio::test]
-async fn frames_that_cost_nothing_are_answered_or_ignored() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn frames_that_cost_nothing_are_answered_or_ignored(front: Front) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     for (name, flood) in [
         ("PING", frame(PING, 0, 0, &[7; 8]).repeat(50_000)),
@@ -132,7 +128,7 @@ async fn frames_that_cost_nothing_are_answered_or_ignored() -> anyhow::Result<()
     ] {
         let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/served"));
         let frames =
-            exchange(front.gateway, [preface(&[]), flood, request].concat(), |frames| has_ended(frames, 1))
+            exchange(front.address, [preface(&[]), flood, request].concat(), |frames| has_ended(frames, 1))
                 .await?;
         let last = frames.last().map(|last| (last.kind, last.stream));
         let is_right = last.is_some_and(|(kind, stream)| kind <= HEADERS && stream == 1);
@@ -141,24 +137,43 @@ async fn frames_that_cost_nothing_are_answered_or_ignored() -> anyhow::Result<()
     failures.result()
 }
 
-#[tokio::test]
-async fn a_connection_has_at_most_100_open_streams() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn a_connection_has_at_most_100_open_streams(front: Front) -> anyhow::Result<()> {
     let open = block(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/open")]);
     let all: Vec<u8> = streams(1_000).flat_map(|stream| frame(HEADERS, END_HEADERS, stream, &open)).collect();
     let refused = |frames: &[Frame]| {
         frames.iter().filter(|one| one.kind == RST_STREAM && one.code() == REFUSED_STREAM).count()
     };
     let frames =
-        exchange(front.gateway, [preface(&[]), all].concat(), |frames| refused(frames) >= 900).await?;
+        exchange(front.address, [preface(&[]), all].concat(), |frames| refused(frames) >= 900).await?;
     ensure!(refused(&frames) == 900, "{} were refused: {:?}", refused(&frames), frames.last());
     ensure!(front.recorder.seen("/open").len() <= 100);
     Ok(())
 }
 
+/// RFC 9113, section 8.4. httpwg's case for this leaves its frame without an end, and waits.
+async fn a_client_cannot_push(front: Front) -> anyhow::Result<()> {
+    let mut failures = Failures::default();
+    let promise =
+        |flags| frame(PUSH_PROMISE, flags, 1, &[&2_u32.to_be_bytes()[..], &get("/pushed")].concat());
+    let open = block(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/open")]);
+    for (name, frames) in [
+        ("on an idle stream", promise(END_HEADERS)),
+        ("on an open stream", [frame(HEADERS, END_HEADERS, 1, &open), promise(END_HEADERS)].concat()),
+        ("without an end, before another frame", [promise(0), frame(PING, 0, 0, &[7; 8])].concat()),
+    ] {
+        let frames = exchange(front.address, [preface(&[]), frames].concat(), |_| false).await?;
+        let goaway = frames.iter().rev().find(|frame| frame.kind == GOAWAY);
+        let is_right = goaway.is_some_and(|goaway| goaway.code() == PROTOCOL_ERROR);
+        failures.note(name, if is_right { Ok(()) } else { Err(anyhow::anyhow!("{frames:?}")) });
+    }
+    let arrived = front.recorder.seen("/pushed");
+    ensure!(arrived.is_empty(), "{arrived:?}");
+    failures.result()
+}
+
 /// What becomes of a malformed request.
 enum Right {
-    /// This status, from the gateway.
+    /// This status, from the front.
     Status(&'static [&'static str]),
     /// A stream error.
     Reset,
@@ -166,9 +181,7 @@ enum Right {
     Any,
 }
 
-#[tokio::test]
-async fn a_malformed_request_is_refused_alone() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn a_malformed_request_is_refused_alone(front: Front) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     let with = |path: &str, more: &[(&str, &str)]| {
         let pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", path)];
@@ -196,7 +209,7 @@ async fn a_malformed_request_is_refused_alone() -> anyhow::Result<()> {
         let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
         let next = frame(HEADERS, END_HEADERS | END_STREAM, 3, &get("/next"));
         let frames =
-            exchange(front.gateway, [preface(&[]), request, next].concat(), |frames| has_ended(frames, 3))
+            exchange(front.address, [preface(&[]), request, next].concat(), |frames| has_ended(frames, 3))
                 .await?;
         let of_first: Vec<_> = frames.iter().filter(|one| one.stream == 1).collect();
         let is_reset = of_first.iter().any(|one| one.kind == RST_STREAM && one.code() == PROTOCOL_ERROR);
@@ -223,9 +236,7 @@ async fn a_malformed_request_is_refused_alone() -> anyhow::Result<()> {
     failures.result()
 }
 
-#[tokio::test]
-async fn malformed_trailers_reset_their_stream_and_reach_nobody() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn malformed_trailers_reset_their_stream_and_reach_nobody(front: Front) -> anyhow::Result<()> {
     let head =
         block(&[(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", "/trailers")]);
     let trailers = block(&[("checksum", "1 ")]);
@@ -235,7 +246,7 @@ async fn malformed_trailers_reset_their_stream_and_reach_nobody() -> anyhow::Res
         frame(HEADERS, END_HEADERS | END_STREAM, 1, &trailers),
     ];
     let frames =
-        exchange(front.gateway, [preface(&[]), request.concat()].concat(), |frames| has_ended(frames, 1))
+        exchange(front.address, [preface(&[]), request.concat()].concat(), |frames| has_ended(frames, 1))
             .await?;
     let reset = frames.iter().find(|one| one.kind == RST_STREAM && one.stream == 1);
     ensure!(reset.is_some_and(|reset| reset.code() == PROTOCOL_ERROR), "{frames:?}");
@@ -246,16 +257,14 @@ async fn malformed_trailers_reset_their_stream_and_reach_nobody() -> anyhow::Res
     still_serves(&front).await
 }
 
-#[tokio::test]
-async fn a_body_that_differs_from_its_length_resets_both_sides() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn a_body_that_differs_from_its_length_resets_both_sides(front: Front) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     for (name, path, data) in [("too long", "/long", &b"sixsix"[..]), ("too short", "/short", b"four")] {
         let pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", path)];
         let head = block(&[&pseudo[..], &[("content-length", "5")]].concat());
         let request = [frame(HEADERS, END_HEADERS, 1, &head), frame(DATA, END_STREAM, 1, data)].concat();
         let frames =
-            exchange(front.gateway, [preface(&[]), request].concat(), |frames| has_ended(frames, 1)).await?;
+            exchange(front.address, [preface(&[]), request].concat(), |frames| has_ended(frames, 1)).await?;
         let reset = frames.iter().find(|one| one.kind == RST_STREAM && one.stream == 1);
         let is_right = reset.is_some_and(|reset| reset.code() == PROTOCOL_ERROR);
         failures.note(name, if is_right { Ok(()) } else { Err(anyhow::anyhow!("{frames:?}")) });
@@ -269,14 +278,23 @@ async fn a_body_that_differs_from_its_length_resets_both_sides() -> anyhow::Resu
     failures.result()
 }
 
-#[tokio::test]
-async fn cookie_crumbs_arrive_as_one_cookie() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn cookie_crumbs_arrive_as_one_cookie(front: Front) -> anyhow::Result<()> {
     let pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", "/crumbs")];
     let crumbs = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
     let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[&pseudo[..], &crumbs].concat()));
-    exchange(front.gateway, [preface(&[]), request].concat(), |frames| has_ended(frames, 1)).await?;
+    exchange(front.address, [preface(&[]), request].concat(), |frames| has_ended(frames, 1)).await?;
     let seen = front.recorder.seen("/crumbs");
     ensure!(seen.len() == 1 && seen[0].values("cookie") == ["a=1; b=2; c=3"], "{seen:?}");
     Ok(())
 }
+
+of_each_front!(start:
+    a_flood_ends_its_connection_and_nothing_else,
+    frames_that_cost_nothing_are_answered_or_ignored,
+    a_connection_has_at_most_100_open_streams,
+    a_client_cannot_push,
+    a_malformed_request_is_refused_alone,
+    malformed_trailers_reset_their_stream_and_reach_nobody,
+    a_body_that_differs_from_its_length_resets_both_sides,
+    cookie_crumbs_arrive_as_one_cookie,
+);

@@ -1,6 +1,6 @@
-//! Raw bytes against the real agent: what a gateway refuses, what arrives behind it, and how often.
+//! Raw bytes against the real agent: what a gateway or a balancer in HTTP mode refuses, what arrives behind it, and how often.
 //!
-//! Every table runs over one agent. Behind it is a [`Recorder`], which keeps each request as it arrived and answers with
+//! Every table runs over one agent for each of the two fronts; what only a gateway has, its routes, is named so. Behind it is a [`Recorder`], which keeps each request as it arrived and answers with
 //! prescribed bytes. A table runs to its end and reports every row that is wrong.
 
 mod answers;
@@ -13,5 +13,5 @@ mod recorder;
 mod requests;
 mod websockets;
 
-use front::Front;
-use recorder::{Recorder, Seen};
+use front::{Front, of_each_front};
+use recorder::Recorder;

@@ -2,8 +2,8 @@
 
 use anyhow::ensure;
 
-use crate::front::{Came, Failures};
-use crate::{Front, Seen};
+use crate::front::{Came, Failures, exchange};
+use crate::{Front, of_each_front};
 
 /// Stands for the number of the row, which is part of every path: so each request that arrives belongs to one row.
 const ID: &str = "@@@";
@@ -16,7 +16,7 @@ const GET: &str = "GET /@@@/a HTTP/1.1\r\nHost: x\r\n";
 pub(crate) enum Right {
     /// A problem with one of these statuses and this code. The connection ends. No whole request arrives.
     Refused(&'static [u16], &'static str),
-    /// Answered by the gateway itself.
+    /// Answered by the front itself.
     Own(u16),
     /// One request arrives, whose head and body are as [`Arrived`] says.
     Sent(Arrived),
@@ -34,6 +34,8 @@ pub(crate) struct Arrived {
     pub(crate) lacks: &'static [&'static str],
     /// The statuses of the answers; one 200 unless given.
     pub(crate) answers: &'static [u16],
+    /// The host that the client asked for, which a balancer leaves as it is; `x` unless given.
+    pub(crate) host: &'static str,
 }
 
 /// A row: a name, the bytes, the right answer.
@@ -53,7 +55,7 @@ pub(crate) async fn check(front: &Front, rows: Vec<Row>) -> anyhow::Result<()> {
         let bytes = if is_refused { bytes + NEXT } else { bytes };
         let came = front.exchange(bytes.replace(ID, &id).as_bytes(), !is_refused).await?;
         let path = format!("/{id}/");
-        failures.note(name, judge(&came, &front.recorder.seen(&path), &right, &bytes.replace(ID, &id), &id));
+        failures.note(name, judge(front, &came, &right, &bytes.replace(ID, &id), &id));
         if is_refused {
             refused.push((name, path));
         }
@@ -68,9 +70,10 @@ pub(crate) async fn check(front: &Front, rows: Vec<Row>) -> anyhow::Result<()> {
     failures.result()
 }
 
-fn judge(came: &Came, seen: &[Seen], right: &Right, bytes: &str, id: &str) -> anyhow::Result<()> {
+fn judge(front: &Front, came: &Came, right: &Right, bytes: &str, id: &str) -> anyhow::Result<()> {
+    let seen = front.recorder.seen(&format!("/{id}/"));
     ensure!(came.is_closed, "the connection is still open: {}", came.text);
-    for one in seen {
+    for one in &seen {
         let has_bare = one.head.replace("\r\n", "").contains(['\r', '\n', '\0']);
         ensure!(!has_bare && !one.line().contains("smuggled"), "arrived: {one:?}");
         let framings = one.values("content-length").len() + one.values("transfer-encoding").len();
@@ -97,6 +100,8 @@ fn judge(came: &Came, seen: &[Seen], right: &Right, bytes: &str, id: &str) -> an
             let as_sent = bytes.trim_start().split(' ').take(2).collect::<Vec<_>>().join(" ");
             let line = if arrived.line.is_empty() { as_sent } else { arrived.line.replace(ID, id) };
             ensure!(one.line() == line, "arrived: {one:?}");
+            let asked = if arrived.host.is_empty() { "x" } else { arrived.host };
+            ensure!(one.values("host") == [front.host(asked)], "arrived: {one:?}");
             ensure!(one.body == arrived.body.replace(ID, id).as_bytes(), "arrived: {one:?}");
             let text = format!("{}\r\n{}", one.head, one.trailers).to_ascii_lowercase();
             for part in arrived.has {
@@ -125,9 +130,7 @@ fn by_length() -> Right {
     })
 }
 
-#[tokio::test]
-async fn a_body_has_one_framing_and_nothing_behind_it_is_a_request() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn a_body_has_one_framing_and_nothing_behind_it_is_a_request(front: Front) -> anyhow::Result<()> {
     let lacks_length = || {
         let arrived = Arrived {
             has: &["transfer-encoding: chunked"],
@@ -192,9 +195,7 @@ async fn a_body_has_one_framing_and_nothing_behind_it_is_a_request() -> anyhow::
     check(&front, rows).await
 }
 
-#[tokio::test]
-async fn a_length_is_one_number_and_a_body_is_counted_by_it() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn a_length_is_one_number_and_a_body_is_counted_by_it(front: Front) -> anyhow::Result<()> {
     let chunked = "Transfer-Encoding: chunked\r\n";
     let mut rows: Vec<Row> = vec![
         ("CL 5 and 6", format!("{POST}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"), LENGTH),
@@ -239,9 +240,7 @@ async fn a_length_is_one_number_and_a_body_is_counted_by_it() -> anyhow::Result<
     check(&front, rows).await
 }
 
-#[tokio::test]
-async fn an_upgrade_or_an_expectation_changes_no_framing() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn an_upgrade_or_an_expectation_changes_no_framing(front: Front) -> anyhow::Result<()> {
     let rows: Vec<Row> = vec![
         (
             "an unknown Upgrade, with a request as the body",
@@ -312,9 +311,7 @@ async fn an_upgrade_or_an_expectation_changes_no_framing() -> anyhow::Result<()>
     check(&front, rows).await
 }
 
-#[tokio::test]
-async fn chunks_are_exact_and_trailers_forge_nothing() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn chunks_are_exact_and_trailers_forge_nothing(front: Front) -> anyhow::Result<()> {
     let post = format!("{POST}Transfer-Encoding: chunked\r\n");
     let trailers = "Checksum: 1\r\nContent-Length: 3\r\nHost: z\r\nX-Forwarded-For: 9.9.9.9\r\n";
     let mut rows: Vec<Row> = vec![
@@ -350,9 +347,7 @@ async fn chunks_are_exact_and_trailers_forge_nothing() -> anyhow::Result<()> {
 }
 
 /// These end by a limit: the client sends nothing more.
-#[tokio::test]
-async fn a_body_that_stops_ends_its_request_and_the_one_behind_it() -> anyhow::Result<()> {
-    let front = Front::start().await?;
+async fn a_body_that_stops_ends_its_request_and_the_one_behind_it(front: Front) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     let head = "POST /slow/@@@/a HTTP/1.1\r\nHost: x\r\n";
     for (number, (name, bytes)) in [
@@ -364,7 +359,7 @@ async fn a_body_that_stops_ends_its_request_and_the_one_behind_it() -> anyhow::R
     .enumerate()
     {
         let id = format!("{number:03}");
-        let came = front.exchange(bytes.replace(ID, &id).as_bytes(), false).await?;
+        let came = exchange(front.slow, bytes.replace(ID, &id).as_bytes(), false).await?;
         let is_right = came.is_closed && matches!(came.status(), 400 | 408) && came.statuses().len() == 1;
         failures.note(name, if is_right { Ok(()) } else { Err(anyhow::anyhow!("answered: {}", came.text)) });
         let aborted = e2e::eventually("the recorder's request is aborted", || async {
@@ -375,3 +370,11 @@ async fn a_body_that_stops_ends_its_request_and_the_one_behind_it() -> anyhow::R
     }
     failures.result()
 }
+
+of_each_front!(start:
+    a_body_has_one_framing_and_nothing_behind_it_is_a_request,
+    a_length_is_one_number_and_a_body_is_counted_by_it,
+    an_upgrade_or_an_expectation_changes_no_framing,
+    chunks_are_exact_and_trailers_forge_nothing,
+    a_body_that_stops_ends_its_request_and_the_one_behind_it,
+);

@@ -1,4 +1,4 @@
-//! WebSockets to a service: through the gateway and the agent of a member, whose router takes the connection over.
+//! WebSockets to a service: through the front and the agent of a member, whose router takes the connection over.
 
 use std::time::Duration;
 
@@ -7,16 +7,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::Front;
+use crate::{Front, of_each_front};
 
 const LONG: Duration = Duration::from_secs(30);
 
 /// Sends a handshake with these lines in its head and bytes behind it; returns the head of the answer.
 async fn shake(front: &Front, more: &str, behind: &str) -> anyhow::Result<(TcpStream, String)> {
-    let mut stream = TcpStream::connect(front.gateway).await?;
+    let mut stream = TcpStream::connect(front.address).await?;
     let head = format!(
-        "GET /echo/websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n{behind}"
+        "GET {} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n{behind}",
+        front.of_member("/websocket")
     );
     stream.write_all(head.as_bytes()).await?;
     let mut head = Vec::new();
@@ -30,9 +31,7 @@ async fn shake(front: &Front, more: &str, behind: &str) -> anyhow::Result<(TcpSt
     Ok((stream, String::from_utf8(head)?))
 }
 
-#[tokio::test]
-async fn a_service_takes_a_connection_over_through_the_gateway() -> anyhow::Result<()> {
-    let front = Front::with_member().await?;
+async fn a_service_takes_a_connection_over_through_the_front(front: Front) -> anyhow::Result<()> {
     let (mut stream, head) = shake(&front, "Origin: http://127.0.0.1\r\n", "early ").await?;
     ensure!(head.starts_with("HTTP/1.1 101 "), "{head}");
     ensure!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
@@ -50,3 +49,7 @@ async fn a_service_takes_a_connection_over_through_the_gateway() -> anyhow::Resu
     front.machine.ctl(&["down"]).await?.exits(0)?;
     Ok(())
 }
+
+of_each_front!(with_member:
+    a_service_takes_a_connection_over_through_the_front,
+);

@@ -37,6 +37,7 @@ fn each_error_has_its_status_a_code_and_a_hint() {
         (MeshError::QueueFull { waiting: 1 }, 503, "queue-full"),
         (MeshError::BodyTooLargeToResend { last: last(), kept: 1 }, 503, "not-processed"),
         (MeshError::Unreachable { address: address(), why: why() }, 502, "unreachable"),
+        (MeshError::NoTlsSession { address: address(), why: why() }, 502, "no-tls-session"),
         (MeshError::Broken { address: address(), why: why() }, 502, "broken-connection"),
         (MeshError::Garbage { address: address(), why: why() }, 502, "bad-answer"),
         (MeshError::BadHandshake { address: address(), why: why() }, 502, "bad-handshake-answer"),

@@ -1,6 +1,6 @@
 //! Refuses requests whose heads different servers could read differently (RFC 9112, sections 3 and 6).
 
-use http::header::{EXPECT, HOST, HeaderMap, HeaderValue};
+use http::header::{EXPECT, HOST, HeaderMap};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Version};
@@ -95,19 +95,34 @@ fn target(head: &Parts) -> Result<(), HeadError> {
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(HeadError::UserName);
     }
+    if let Some(authority) = uri.authority()
+        && uri.scheme().is_some()
+        && !is_host(authority.as_str().as_bytes())
+    {
+        return Err(HeadError::BadHost(shown(authority.as_str())));
+    }
     let is_http = uri.scheme_str().is_none_or(|scheme| matches!(scheme, "http" | "https"));
     let is_authority_alone = uri.authority().is_some() && uri.scheme().is_none();
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     if !is_http || is_authority_alone || !(path.starts_with(['/', '?']) || is_about_all(head)) {
-        return Err(HeadError::NoPath(shown(&uri.to_string())));
+        let is_of_path = is_http && !is_authority_alone;
+        return Err(HeadError::NoPath(if is_of_path { shown(path) } else { shown(&uri.to_string()) }));
     }
-    if path.is_ascii() {
+    if path.is_ascii() && !path.as_bytes().contains(&b'"') {
         return Ok(());
     }
-    match path.char_indices().find(|(_, letter)| !letter.is_ascii()) {
+    match path.char_indices().find(|(_, letter)| !may_be_raw(*letter)) {
         Some((at, letter)) => Err(HeadError::character(letter, at)),
         None => Ok(()),
     }
+}
+
+/// Whether a target may have this character as it is, among those that the parser accepts in a path or a query. RFC 3986 wants
+/// some more of them encoded, nginx and Envoy want none; what counts is what a browser sends (the percent-encode sets of the
+/// URL Standard). It encodes a quote in both, and the parser refuses one in a query, so it is refused in a path as well. It
+/// encodes a backtick in a path, where the parser refuses it, and not in a query, where it must be accepted.
+pub fn may_be_raw(letter: char) -> bool {
+    letter.is_ascii() && letter != '"'
 }
 
 fn host(head: &Parts) -> Result<(), HeadError> {
@@ -116,14 +131,14 @@ fn host(head: &Parts) -> Result<(), HeadError> {
         (None, _) if head.version < Version::HTTP_11 => Ok(()),
         (None, _) => Err(HeadError::NoHost),
         (Some(_), Some(_)) => Err(HeadError::SeveralHosts),
-        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
         (Some(host), None) => Err(HeadError::BadHost(shown(&String::from_utf8_lossy(host.as_bytes())))),
     }
 }
 
 /// Whether the value is `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`.
-fn is_host(host: &HeaderValue) -> bool {
-    is_plain_host(host.as_bytes()) || is_valid_host(host)
+fn is_host(host: &[u8]) -> bool {
+    is_plain_host(host) || is_valid_host(host)
 }
 
 /// Whether it is a name of letters, digits, dots and hyphens, with a port or without: those of nearly all requests need no
@@ -144,8 +159,8 @@ fn is_plain_host(host: &[u8]) -> bool {
     }
 }
 
-fn is_valid_host(host: &HeaderValue) -> bool {
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+fn is_valid_host(host: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(host) else { return false };
     let text = authority.as_str();
     let after_host = text.strip_prefix(authority.host()).unwrap_or("?");
     let port_is_fine = match after_host.strip_prefix(':') {
@@ -180,6 +195,8 @@ impl HeadError {
         let encoded = letter.encode_utf8(&mut utf8).bytes().map(|byte| format!("%{byte:02X}")).collect();
         let character = if letter.is_control() || letter.is_whitespace() {
             format!("U+{:04X}", u32::from(letter))
+        } else if letter == '`' {
+            "a backtick".to_owned()
         } else {
             format!("`{letter}`")
         };
@@ -245,10 +262,15 @@ mod tests {
             ("http://y/a", &["host: x"], Ok(())),
             ("http://u:p@y/a", &["host: x"], Err(400)),
             ("ftp://y/a", &["host: x"], Err(400)),
+            ("http://y:99999/a", &["host: x"], Err(400)),
+            ("http://[::1]:80/a", &["host: x"], Ok(())),
             ("x:80", &["host: x"], Err(400)),
             ("a", &["host: x"], Err(400)),
             ("*", &["host: x"], Err(400)),
             ("/\u{e9}", &["host: x"], Err(400)),
+            ("/\"", &["host: x"], Err(400)),
+            ("/?`{}|\\^[]'", &["host: x"], Ok(())),
+            ("/{}|\\^[]'", &["host: x"], Ok(())),
             ("/a%zz?%00;//..", &["host: x"], Ok(())),
         ] {
             assert_eq!(checked("GET", target, lines), expected, "{target} {lines:?}");
@@ -281,9 +303,28 @@ mod tests {
     }
 
     #[test]
+    fn a_target_that_is_no_path_is_shown_as_it_was_sent() {
+        for (target, expected) in [("*", "`*`"), ("ftp://y/a", "`ftp://y/a`"), ("x:80", "`x:80`")] {
+            let request = Request::get(target).header("host", "x").body(()).unwrap();
+            let error = refuse(&request.into_parts().0).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        // As HTTP/2 has it.
+        let mut request = Request::get("*").header("host", "x").body(()).unwrap();
+        let mut parts = http::uri::Parts::default();
+        (parts.scheme, parts.authority) = (Some(http::uri::Scheme::HTTP), Some("x".parse().unwrap()));
+        parts.path_and_query = Some("*".parse().unwrap());
+        *request.uri_mut() = http::Uri::from_parts(parts).unwrap();
+        let error = refuse(&request.into_parts().0).unwrap_err();
+        assert!(error.to_string().contains("target `*` is"), "{error}");
+    }
+
+    #[test]
     fn a_character_is_named_with_its_encoding() {
         let error = HeadError::character('<', 3);
         assert!(error.to_string().contains("`<` at byte 3"), "{error}");
+        let error = HeadError::character('`', 7);
+        assert!(error.to_string().contains("has a backtick at byte 7"), "{error}");
         assert_eq!(error.to_problem().hint.as_deref(), Some("write it as `%3C`"));
         assert_eq!(
             HeadError::character('\u{e9}', 1).to_problem().hint.as_deref(),

@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use types::Phase;
 
 use crate::testing::{Pieces, Upstream, echo, member, mesh, read_head, until, view, whole};
@@ -68,31 +68,46 @@ async fn requests_one_after_another_share_a_connection() {
     assert_eq!(connects[0], (ConnectResult::Connected, 1));
 }
 
-/// Behaviour 1.
+/// Behaviour 1. The seconds pass when the test says so, without a wait: before each third request, which then meets connections
+/// that are being closed.
 #[tokio::test]
-async fn behaviour_1_an_upstream_that_closes_its_idle_connections_costs_no_502() {
-    const REQUESTS: usize = 1_000;
-    let upstream = closing_when_idle().await;
+async fn behaviour_1_10_000_requests_to_an_upstream_with_a_keep_alive_of_a_second_have_no_502() {
+    const REQUESTS: usize = 10_000;
+    let (second, seconds) = watch::channel(());
+    let upstream = keeping_alive_for_a_second(seconds).await;
     let limits = Limits { retry_percent: 0, retry_floor: 0, attempts: 1, ..Limits::default() };
     let (_view, mesh) = mesh([], limits);
     let url = upstream.url();
-    for _ in 0..REQUESTS {
+    for number in 0..REQUESTS {
+        if number % 3 == 0 {
+            second.send_replace(());
+        }
         ok(&mesh, &url).await;
     }
     let resent: u64 = mesh.upstream_counts().retries.iter().map(|(_, count)| count).sum();
     assert!(resent > 0, "some requests met a connection that was being closed");
     assert_eq!(mesh.stats().retries, 0, "the retry budget pays for none");
+    assert!(upstream.hits() < REQUESTS, "connections were used again");
 }
 
-/// Answers the first request of each connection; then closes the connection at once, after a moment, or when the next request
-/// has been read.
-async fn closing_when_idle() -> Upstream {
+/// Closes each connection that is idle when a second is over: at once, after a moment, or when the next request has been read.
+async fn keeping_alive_for_a_second(seconds: watch::Receiver<()>) -> Upstream {
     let connections = Arc::new(AtomicUsize::new(0));
     Upstream::raw(move |mut stream| {
         let number = connections.fetch_add(1, Ordering::SeqCst);
+        let mut seconds = seconds.clone();
         async move {
-            read_head(&mut stream).await;
-            let _ = stream.write_all(OK).await;
+            loop {
+                let head = tokio::select! {
+                    head = read_head(&mut stream) => head,
+                    _ = seconds.changed() => break,
+                };
+                if head.is_empty() || stream.write_all(OK).await.is_err() {
+                    return;
+                }
+                // It is idle from now on.
+                seconds.mark_unchanged();
+            }
             match number % 3 {
                 0 => {}
                 1 => tokio::task::yield_now().await,

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::tls_reason;
 use crate::origin::Trust;
 
 const H2: &[u8] = b"h2";
@@ -69,8 +70,8 @@ pub(super) enum TlsError {
     #[error("`{0}` is no name that a certificate can have")]
     Name(String),
     /// See what certificate the server has.
-    #[error("no TLS session: {0}")]
-    Handshake(io::Error),
+    #[error("{0}")]
+    Handshake(String),
     #[error("TLS can't be set up: {0}")]
     Setup(String),
 }
@@ -132,7 +133,8 @@ async fn shake(
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, TlsError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Name(host.to_owned()))?;
-    TlsConnector::from(config).connect(name, stream).await.map_err(TlsError::Handshake)
+    let connected = TlsConnector::from(config).connect(name, stream).await;
+    connected.map_err(|error| TlsError::Handshake(tls_reason::of(&error, host)))
 }
 
 /// Reads the trusted certificates, unless their file is the same as before.

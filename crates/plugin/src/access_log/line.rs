@@ -17,12 +17,12 @@ pub(super) struct Line {
     pub(super) listener: String,
     pub(super) client: Option<IpAddr>,
     pub(super) peer: Option<SocketAddr>,
-    pub(super) protocol: String,
+    pub(super) protocol: Option<String>,
     pub(super) tls_version: Option<&'static str>,
     pub(super) sni: Option<Arc<str>>,
-    pub(super) method: String,
+    pub(super) method: Option<String>,
     pub(super) host: Option<String>,
-    pub(super) path: String,
+    pub(super) path: Option<String>,
     pub(super) status: Option<StatusCode>,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
@@ -52,12 +52,12 @@ impl Default for Line {
             listener: String::new(),
             client: None,
             peer: None,
-            protocol: String::new(),
+            protocol: None,
             tls_version: None,
             sni: None,
-            method: String::new(),
+            method: None,
             host: None,
-            path: String::new(),
+            path: None,
             status: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -100,12 +100,12 @@ impl Line {
             .text("listener", Some(&self.listener))
             .plain("client_ip", self.client)
             .plain("peer", self.peer)
-            .text("protocol", Some(&self.protocol))
+            .text("protocol", self.protocol.as_deref())
             .text("tls_version", self.tls_version)
             .text("sni", self.sni.as_deref())
-            .text("method", Some(&self.method))
+            .text("method", self.method.as_deref())
             .text("host", self.host.as_deref())
-            .text("path", Some(&self.path))
+            .text("path", self.path.as_deref())
             .number("status", self.status())
             .number("bytes_in", self.bytes_in)
             .number("bytes_out", self.bytes_out)
@@ -138,7 +138,11 @@ impl Line {
             None => write!(out, "-"),
         };
         let _ = write!(out, " - - [{}] \"", common_time(self.time));
-        for (at, word) in [&self.method, &self.path, &self.protocol].into_iter().enumerate() {
+        let words = [&self.method, &self.path, &self.protocol];
+        if words == [&None; 3] {
+            out.push(b'-');
+        }
+        for (at, word) in words.into_iter().flatten().enumerate() {
             if at > 0 {
                 out.push(b' ');
             }
@@ -177,9 +181,9 @@ mod tests {
             listener: "web".to_owned(),
             client: "203.0.113.7".parse().ok(),
             peer: "10.0.0.1:4711".parse().ok(),
-            protocol: "HTTP/1.1".to_owned(),
-            method: "GET".to_owned(),
-            path: "/a\"b?q=1".to_owned(),
+            protocol: Some("HTTP/1.1".to_owned()),
+            method: Some("GET".to_owned()),
+            path: Some("/a\"b?q=1".to_owned()),
             status: Some(StatusCode::OK),
             bytes_out: 12,
             duration: Duration::from_micros(1_234),
@@ -217,5 +221,23 @@ mod tests {
             "203.0.113.7 - - [29/Nov/2026:23:46:52 +0000] \"GET /a\\x22b?q=1 HTTP/1.1\" 200 12 \"-\" \
              \"x\\x5Cy\\xC3\\xA9\\xF0\\x9F\\x98\\x80\\x01\""
         );
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_request_line_is_left_out() {
+        for (method, path, expected) in
+            [(Some("GET"), Some("/a"), "\"GET /a\""), (Some("GET"), None, "\"GET\""), (None, None, "\"-\"")]
+        {
+            let (method, path) = (method.map(ToOwned::to_owned), path.map(ToOwned::to_owned));
+            let line = Line { method, path, protocol: None, ..line() };
+            let mut out = Vec::new();
+            line.write(LogFormat::Combined, &mut out);
+            let combined = String::from_utf8(out).unwrap();
+            assert!(combined.contains(&format!("] {expected} 200 ")), "{combined}");
+            let mut out = Vec::new();
+            line.write(LogFormat::Json, &mut out);
+            let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            assert!(object.get("protocol").is_none(), "{object}");
+        }
     }
 }

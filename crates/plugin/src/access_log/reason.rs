@@ -20,7 +20,7 @@ pub fn of_code(code: &str) -> Reason {
         "no-route" | "unknown-service" => "no_route",
         "no-serving-member" | "no-owner" | "no-address" | "no-backend" => "no_member",
         "queue-full" | "queue-timeout" | "client-limit" | "route-busy" => "overflow",
-        "unreachable" => "connect_failed",
+        "unreachable" | "no-tls-session" => "connect_failed",
         "broken-connection" => "upstream_reset",
         "no-answer-in-time" | "deadline-passed" | "too-slow" => "upstream_timeout",
         "body-aborted" => "client_gone",

@@ -96,12 +96,12 @@ impl LoggedRequest {
             listener: listener.to_owned(),
             client,
             peer: extensions.get::<Peer>().map(|peer| peer.0),
-            protocol: format!("{version:?}"),
+            protocol: Some(format!("{version:?}")),
             tls_version: session.map(|session| session.version),
             sni: session.and_then(|session| session.server_name.clone()),
-            method: method.to_string(),
+            method: Some(method.to_string()),
             host: host.map(ToOwned::to_owned),
-            path: path.to_owned(),
+            path: Some(path.to_owned()),
             user_agent: text(headers, USER_AGENT),
             referer: text(headers, REFERER),
             ..Line::default()
@@ -159,27 +159,32 @@ impl LoggedRequest {
         if !log.is_on() {
             return;
         }
-        let path = match log.query() {
-            QueryLog::Keep => refused.target.as_str(),
-            QueryLog::Omit => refused.target.split(['?', '#']).next().unwrap_or_default(),
-        };
+        let asked = refused.asked.clone();
+        let path = asked.path.map(|path| match log.query() {
+            QueryLog::Keep => path,
+            QueryLog::Omit => path.split('?').next().unwrap_or_default().to_owned(),
+        });
         let none = HeaderMap::new();
         let headers = refused.headers.unwrap_or(&none);
+        let now = SystemTime::now();
         let line = Line {
-            time: SystemTime::now(),
+            time: now.checked_sub(refused.took).unwrap_or(now),
             listener: listener.to_owned(),
             client: client_addr(Some(refused.peer.ip()), headers, trust),
             peer: Some(refused.peer),
-            protocol: refused.protocol.clone(),
+            protocol: asked.protocol,
             tls_version: refused.session.map(|session| session.version),
             sni: refused.session.and_then(|session| session.server_name.clone()),
-            method: refused.method.clone(),
-            host: text(headers, HOST),
-            path: path.to_owned(),
+            method: asked.method,
+            host: asked.host,
+            path,
             status: StatusCode::from_u16(refused.problem.status).ok(),
+            bytes_out: refused.sent,
+            duration: refused.took,
             reason: Some(of_code(refused.problem.code())),
-            user_agent: text(headers, USER_AGENT),
-            referer: text(headers, REFERER),
+            request_id: refused.problem.request_id.clone(),
+            user_agent: asked.user_agent,
+            referer: asked.referer,
             ..Line::default()
         };
         let format = log.format();

@@ -19,8 +19,8 @@ use super::slots::{Slot, Slots, Stopped};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often such failures are logged at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an idle connection may take to close for a new one before the next one has to.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// How long an idle connection may take to close for a new one before others have to: a client far away responds within this.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// How often emptying a queue is tried again after such a failure.
 const EMPTYING_ATTEMPTS: u32 = 20;
 
@@ -58,7 +58,8 @@ impl Stop {
 /// Limits of a listener of any protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AcceptLimits {
-    /// How many connections are open at most; further ones wait in the kernel's queue.
+    /// How many connections are open at most. For one more, the connection that has been idle longest is closed; if none is
+    /// idle, it waits. Of a protocol that knows no idle connections, further ones wait in the system's queue.
     pub connections: usize,
     /// How long open connections may continue after `serving` was cancelled. Then they are aborted.
     pub grace: Duration,

@@ -20,9 +20,10 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 /// How long a client may take to receive the last refusal of its connection.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Refuses a request because of its head. The connection is closed, since the bytes that follow can't be trusted.
-pub(super) fn refuse(error: &HeadError, limits: &ServeLimits) -> Response<Body> {
-    let mut answer = signed(&error.to_problem(), limits);
+/// Refuses a request because of its head, with the error's [`named`] problem. The connection is closed, since the bytes that
+/// follow can't be trusted.
+pub(super) fn refuse(error: &HeadError, problem: &Problem) -> Response<Body> {
+    let mut answer = signed(problem);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     if matches!(error, HeadError::Trace | HeadError::Tunnel) {
         answer.headers_mut().insert(ALLOW, METHODS);
@@ -37,12 +38,9 @@ pub(super) fn options() -> Response<Body> {
     answer
 }
 
-/// A problem as bytes to send, with `Connection: close`.
-pub(super) fn raw_problem(problem: &Problem, limits: &ServeLimits, is_head: bool) -> Bytes {
-    let (body, answer) = {
-        let problem = named(problem, limits);
-        (serde_json::to_vec(&problem).unwrap_or_default(), signed(&problem, limits))
-    };
+/// A [`named`] problem as bytes to send, with `Connection: close`.
+pub(super) fn raw_problem(problem: &Problem, is_head: bool) -> Bytes {
+    let (body, answer) = (serde_json::to_vec(problem).unwrap_or_default(), signed(problem));
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut raw =
         format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default())
@@ -62,7 +60,8 @@ pub(super) fn raw_problem(problem: &Problem, limits: &ServeLimits, is_head: bool
     raw.into()
 }
 
-fn named(problem: &Problem, limits: &ServeLimits) -> Problem {
+/// The problem with the node, and with an id for the request.
+pub(super) fn named(problem: &Problem, limits: &ServeLimits) -> Problem {
     let id = request_id(&http::HeaderMap::new());
     Problem {
         node: limits.node.as_ref().map(ToString::to_string),
@@ -71,10 +70,9 @@ fn named(problem: &Problem, limits: &ServeLimits) -> Problem {
     }
 }
 
-/// The answer for a problem, with the node and the id of the request.
-pub(super) fn signed(problem: &Problem, limits: &ServeLimits) -> Response<Body> {
-    let problem = if problem.request_id.is_some() { problem.clone() } else { named(problem, limits) };
-    let mut answer = crate::http::problem(&problem);
+/// The answer for a [`named`] problem, whose head has the node and the id of the request as well.
+pub(super) fn signed(problem: &Problem) -> Response<Body> {
+    let mut answer = crate::http::problem(problem);
     let headers = answer.headers_mut();
     for (name, text) in [(REQUEST_ID, &problem.request_id), (NODE, &problem.node)] {
         if let Some(value) = text.as_ref().and_then(|text| HeaderValue::from_str(text).ok()) {

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::Body;
+use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
@@ -14,8 +16,9 @@ use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::debug;
+use types::Problem;
 
-use super::answer::{raw_problem, write_refusal};
+use super::answer::{named, raw_problem, write_refusal};
 use super::first_bytes::{self, Begins, Rewound};
 use super::http1::http1;
 use super::link::Tcp;
@@ -97,17 +100,17 @@ pub(super) async fn connection<S>(
         return;
     }
     let mut tcp = Tcp(Arc::clone(&stream));
-    let beginning = Box::pin(timeout_at(due, first_bytes::read(&mut tcp)));
-    let begun = stopping.run_until_cancelled(beginning).await;
-    let Some(Ok(Ok((begins, bytes)))) = begun else { return };
+    let beginning = Box::pin(first_bytes::read(&mut tcp, due));
+    let Some(Ok((begins, bytes))) = stopping.run_until_cancelled(beginning).await else { return };
+    let first = bytes.clone();
     let transport = Rewound::new(bytes, tcp);
     match begins {
         Begins::Http2 => Box::pin(http2::serve(transport, due, client, service, shared, activity)).await,
         Begins::Other if !shared.protocols.http1 => {
             debug!(%peer, "a client speaks HTTP/1 to a listener for HTTP/2");
-            let problem = refused::http_1();
-            client.refused(RefusedHead::raw(b"", peer, &problem), &shared);
-            write_refusal(transport, &raw_problem(&problem, &shared.limits, false)).await;
+            let head = [&first[..], &arrived(&stream)].concat();
+            let refusal = unparsed(&head, &refused::http_1(), &client, &shared);
+            write_refusal(transport, &refusal).await;
         }
         Begins::Other => {
             Box::pin(http1(transport, Some(stream), due, client, service, shared, activity)).await;
@@ -128,8 +131,8 @@ pub(super) async fn encrypted<S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let shaking = Box::pin(timeout_at(due, handshake(stream, peer, &shared)));
-    let Some(Ok(Some((transport, session)))) = stopping.run_until_cancelled(shaking).await else { return };
+    let shaking = Box::pin(handshake(stream, peer, due, &shared));
+    let Some(Some((transport, session))) = stopping.run_until_cancelled(shaking).await else { return };
     let is_http2 = transport.get_ref().1.alpn_protocol() == Some(b"h2") || !shared.protocols.http1;
     let client = Client { peer, session: Some(Arc::new(session)) };
     if is_http2 {
@@ -139,28 +142,44 @@ pub(super) async fn encrypted<S>(
     }
 }
 
-/// The encrypted connection; none if there is no handshake.
+/// The encrypted connection; none if there is no handshake, which is counted.
 async fn handshake(
     stream: Arc<TcpStream>,
     peer: SocketAddr,
+    due: Instant,
     shared: &Shared,
 ) -> Option<(Box<tokio_rustls::server::TlsStream<Tcp>>, TlsSession)> {
     let tls = shared.protocols.tls.as_ref()?;
-    let mut first = [0];
-    if stream.peek(&mut first).await.ok()? == 0 {
-        return None;
-    }
     let meters = &shared.protocols.meters;
+    let too_late = || {
+        debug!(%peer, "a TLS handshake did not end in time");
+        meters.handshake(Err(HandshakeFailure::Other));
+        meters.refused(RefusalReason::Timeout);
+    };
+    let mut first = [0];
+    match timeout_at(due, stream.peek(&mut first)).await {
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0) | Err(_)) => {
+            meters.handshake(Err(HandshakeFailure::Other));
+            return None;
+        }
+        Err(_) => {
+            too_late();
+            return None;
+        }
+    }
     if first[0].is_ascii_alphabetic() {
         debug!(%peer, "a client speaks plain HTTP to a listener with TLS");
         meters.handshake(Err(HandshakeFailure::Other));
-        let problem = refused::plain_http();
         let client = Client { peer, session: None };
-        client.refused(RefusedHead::raw(b"", peer, &problem), shared);
-        write_refusal(Tcp(stream), &raw_problem(&problem, &shared.limits, false)).await;
+        let refusal = unparsed(&arrived(&stream), &refused::plain_http(), &client, shared);
+        write_refusal(Tcp(stream), &refusal).await;
         return None;
     }
-    let shaken = tls.accept(Tcp(stream)).await;
+    let Ok(shaken) = timeout_at(due, tls.accept(Tcp(stream))).await else {
+        too_late();
+        return None;
+    };
     meters.handshake(shaken.as_ref().map(|(_, session)| session.version).map_err(HandshakeFailure::of));
     match shaken {
         // Boxed, because each step would have room of its own for it.
@@ -170,6 +189,21 @@ async fn handshake(
             None
         }
     }
+}
+
+/// What has arrived on a connection and was not read, as far as the log can show it.
+fn arrived(stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = vec![0; 4 * 1024];
+    let len = stream.peek(&mut bytes).now_or_never().and_then(Result::ok).unwrap_or_default();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Counts and reports a request whose head, of which these bytes have arrived, is not parsed. Returns the answer.
+fn unparsed(head: &[u8], problem: &Problem, client: &Client, shared: &Shared) -> Bytes {
+    let (problem, began) = (named(problem, &shared.limits), None);
+    client.refused(RefusedHead::raw(head, client.peer, &problem, began), shared);
+    raw_problem(&problem, head.starts_with(b"HEAD "))
 }
 
 /// A transport whose writes fail if the client reads nothing for too long.

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, timeout_at};
 
 /// What a client of HTTP/2 sends first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -18,12 +19,16 @@ pub(super) enum Begins {
     Other,
 }
 
-/// Reads until it is clear how the connection begins. Returns what was read, too. Fails if nothing comes.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Begins, Bytes)> {
+/// Reads until it is clear how the connection begins. Returns what was read, too. Fails if nothing comes. What is not clear by
+/// `due` is not HTTP/2.
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), due: Instant) -> io::Result<(Begins, Bytes)> {
     let mut bytes = [0; PREFACE.len()];
     let mut len = 0;
     loop {
-        let read = stream.read(&mut bytes[len..]).await?;
+        let read = match timeout_at(due, stream.read(&mut bytes[len..])).await {
+            Ok(read) => read?,
+            Err(_) => 0,
+        };
         if read == 0 && len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -111,6 +116,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
 mod tests {
     use super::*;
 
+    fn later() -> Instant {
+        Instant::now() + std::time::Duration::from_secs(60)
+    }
+
     #[tokio::test]
     async fn the_preface_is_told_from_every_other_beginning_at_every_cut_and_nothing_is_lost() {
         for (text, expected) in [
@@ -123,14 +132,25 @@ mod tests {
             for cut in 1..=text.len().min(PREFACE.len()) {
                 let (first, second) = text.as_bytes().split_at(cut);
                 let mut stream = AsyncReadExt::chain(first, second);
-                let (begins, bytes) = read(&mut stream).await.unwrap();
+                let (begins, bytes) = read(&mut stream, later()).await.unwrap();
                 assert_eq!(begins, expected, "{text:?} cut at {cut}");
                 let mut whole = String::new();
                 AsyncReadExt::chain(&bytes[..], stream).read_to_string(&mut whole).await.unwrap();
                 assert_eq!(whole, text);
             }
         }
-        read(&mut &b""[..]).await.unwrap_err();
+        read(&mut &b""[..], later()).await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_preface_that_stops_is_no_preface_once_its_time_is_over() {
+        let (mut client, mut server) = tokio::io::duplex(64);
+        assert!(read(&mut server, later()).await.is_err(), "nothing came");
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"PRI * HT").await.unwrap();
+        let due = later();
+        let (begins, bytes) = read(&mut server, due).await.unwrap();
+        assert_eq!((begins, &bytes[..]), (Begins::Other, &b"PRI * HT"[..]));
+        assert!(Instant::now() >= due);
     }
 
     #[tokio::test]

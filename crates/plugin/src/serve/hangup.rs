@@ -34,6 +34,11 @@ impl Hangup {
         Self { stream, progress, due: None, next_check: Box::pin(sleep_until(Instant::now())) }
     }
 
+    /// The connection, with which HTTP is done.
+    pub(super) fn into_stream(self) -> Arc<TcpStream> {
+        self.stream
+    }
+
     /// Ready once the client is gone. Bytes that it sent and that are still unread hide the end behind them.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.progress.is_busy() {

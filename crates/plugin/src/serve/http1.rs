@@ -25,7 +25,7 @@ use super::connection::{Client, limited};
 use super::hangup::Hangup;
 use super::link::Link;
 use super::meters::Spoken;
-use super::progress::{Phase, Progress};
+use super::progress::{Began, Phase, Progress};
 use super::refusal::RefusedHead;
 use super::slots::{Activity, Order};
 use super::waiting::Waiting;
@@ -102,9 +102,10 @@ pub(super) async fn http1<T, S>(
             return;
         }
         Ended::Served(Ok(())) => {
-            drop((connection, hangup, open));
+            drop((connection, open));
+            let stream = hangup.map(Hangup::into_stream);
             // Boxed: few connections switch, and the others need no room for it.
-            Box::pin(switched(progress, shared, activity)).await;
+            Box::pin(switched(progress, shared, activity, stream)).await;
             return;
         }
         Ended::Served(Err(error)) if error.is_parse_version_h2() => refused::http_2(),
@@ -115,17 +116,29 @@ pub(super) async fn http1<T, S>(
         Ended::NoHead if progress.phase() == Phase::Head => refused::slow_head(limits),
         Ended::NoHead => return,
     };
-    client.refused(RefusedHead::raw(&progress.head(), peer, &problem), &shared);
+    let (problem, head) = (answer::named(&problem, limits), progress.head());
+    client.refused(RefusedHead::raw(&head, peer, &problem, progress.head_since()), &shared);
     let Some(parts) = connection.into_parts() else { return };
     let transport = parts.io.into_inner().into_inner();
-    write_refusal(transport, &raw_problem(&problem, limits, false)).await;
+    write_refusal(transport, &raw_problem(&problem, head.starts_with(b"HEAD "))).await;
 }
 
-/// Sees to a connection with which HTTP is done: it is closed, or has switched to another protocol.
-async fn switched(progress: Progress, shared: Arc<Shared>, activity: Activity) {
+/// Sees to a connection with which HTTP is done: it is closed, or has switched to another protocol. `stream` is there unless it
+/// is encrypted.
+async fn switched(
+    progress: Progress,
+    shared: Arc<Shared>,
+    activity: Activity,
+    stream: Option<Arc<TcpStream>>,
+) {
     if let Some(switch) = progress.switch() {
         let _open = shared.protocols.meters.opened(Spoken::WebSocket);
-        switch::hold_open(Arc::clone(switch), &activity).await;
+        let is_cut_short = switch::hold_open(Arc::clone(switch), &activity).await;
+        // An encrypted one ends without `close_notify`, which its client can tell as well.
+        if let Some(stream) = stream.filter(|_| is_cut_short) {
+            // If it fails, the connection is closed in order.
+            let _ = stream.set_zero_linger();
+        }
     } else if let Some(offered) = progress.take_offered() {
         // hyper hands the connection over even if the offer was not accepted, and does not close it in order.
         if let Ok(transport) = offered.await {
@@ -170,12 +183,12 @@ where
 {
     hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut head, body) = request.into_parts();
-        let fragment = progress.began(&head, !body.is_end_stream());
+        let Began { fragment, since } = progress.began(&head, !body.is_end_stream());
         let own = match (fragment.map(HeadError::Fragment), refuse(&head)) {
             (Some(error), _) | (None, Err(error)) => {
-                let problem = error.to_problem();
-                client.refused(RefusedHead::parsed(&head, client.peer, &problem), &shared);
-                Some(answer::refuse(&error, &shared.limits))
+                let problem = answer::named(&error.to_problem(), &shared.limits);
+                client.refused(RefusedHead::parsed(&head, client.peer, &problem, since), &shared);
+                Some(answer::refuse(&error, &problem))
             }
             (None, Ok(())) => is_about_all(&head).then(answer::options),
         };

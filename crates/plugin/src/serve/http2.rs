@@ -29,7 +29,7 @@ use super::malformed::{self, Trailers};
 use super::meters::{ListenerMeters, Spoken};
 use super::refusal::{RefusalReason, RefusedHead};
 use super::slots::{Activity, Order};
-use super::standstill::{Streams, poll_all, watched};
+use super::standstill::{Streams, poll_all, reset_on_drop, watched};
 use super::switch::poll_body;
 use super::{Shared, answer, refused};
 use crate::tunnel::no_websocket;
@@ -182,7 +182,8 @@ where
 {
     hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut head, body) = request.into_parts();
-        let limits = &shared.limits;
+        // When the head began to arrive is not known.
+        let (limits, began) = (&shared.limits, Some(Instant::now()));
         let malformed = malformed::of_head(&head);
         merge_cookies(&mut head);
         name_host(&mut head);
@@ -191,16 +192,16 @@ where
             websocket::of_extended_connect(&mut head);
         }
         let own = if let Some(problem) = &malformed {
-            client.refused(RefusedHead::parsed(&head, client.peer, problem), &shared);
+            client.refused(RefusedHead::parsed(&head, client.peer, problem, began).reset(), &shared);
             Some(Err(malformed::reset()))
         } else if head.headers.len() > limits.fields {
-            let problem = refused::too_large(limits);
-            client.refused(RefusedHead::parsed(&head, client.peer, &problem), &shared);
-            Some(Ok(answer::signed(&problem, limits)))
+            let problem = answer::named(&refused::too_large(limits), limits);
+            client.refused(RefusedHead::parsed(&head, client.peer, &problem, began), &shared);
+            Some(Ok(answer::signed(&problem)))
         } else if let Err(error) = refuse(&head) {
-            let problem = error.to_problem();
-            client.refused(RefusedHead::parsed(&head, client.peer, &problem), &shared);
-            Some(Ok(answer::refuse(&error, limits)))
+            let problem = answer::named(&error.to_problem(), limits);
+            client.refused(RefusedHead::parsed(&head, client.peer, &problem, began), &shared);
+            Some(Ok(answer::refuse(&error, &problem)))
         } else {
             is_about_all(&head).then(|| Ok(answer::options()))
         };
@@ -242,16 +243,20 @@ fn is_websocket(head: &Parts) -> bool {
 }
 
 /// The answer to a WebSocket handshake as HTTP/2 has it. The body of an answer 101, in which a proxy moves the bytes of both
-/// connections, runs beside the streams of the connection, and ends with it.
+/// connections, runs beside the streams of the connection, and ends with it. If it ends with an error, the stream is reset.
 fn switched(answer: Response<Body>, streams: &Streams, meters: &ListenerMeters) -> Response<Body> {
     let status = answer.status();
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let (mut head, mut body) = answer.into_parts();
         websocket::to_extended_connect(&mut head);
-        let open = meters.opened(Spoken::WebSocket);
+        let (open, reset) = (meters.opened(Spoken::WebSocket), reset_on_drop());
         streams.run(async move {
             let _open = open;
-            let _ = poll_fn(|cx| poll_body(&mut body, cx)).await;
+            if poll_fn(|cx| poll_body(&mut body, cx)).await.is_ok()
+                && let Some(reset) = reset
+            {
+                reset.disarm();
+            }
         });
         return Response::from_parts(head, Body::empty());
     }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::answer::raw_problem;
+use super::answer::{named, raw_problem};
 use super::connection::Client;
 use super::progress::Progress;
 use super::refusal::RefusedHead;
@@ -143,8 +143,9 @@ impl<T> Link<T> {
         let head = self.progress.head();
         let limits = &self.shared.limits;
         let problem = refused::problem(&head, status.unwrap_or(StatusCode::BAD_REQUEST), limits);
-        self.client.refused(RefusedHead::raw(&head, self.client.peer, &problem), &self.shared);
-        self.refusal = Some(raw_problem(&problem, limits, head.starts_with(b"HEAD ")));
+        let (problem, since) = (named(&problem, limits), self.progress.head_since());
+        self.client.refused(RefusedHead::raw(&head, self.client.peer, &problem, since), &self.shared);
+        self.refusal = Some(raw_problem(&problem, head.starts_with(b"HEAD ")));
     }
 }
 

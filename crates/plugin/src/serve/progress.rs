@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use axum::body::Body;
 use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
 
 use super::slots::Activity;
 use super::switch::Switch;
@@ -55,8 +56,19 @@ struct State {
     reads_body: bool,
     /// The bytes of the head that is being read.
     head: Vec<u8>,
+    /// When the first of them came.
+    head_since: Option<Instant>,
     /// What hyper hands over instead of closing the connection, because a request offered to switch protocols.
     offered: Option<OnUpgrade>,
+}
+
+/// What the parser does not tell of a request that it has accepted.
+#[derive(Debug)]
+pub(super) struct Began {
+    /// The fragment of its target, which the parser removes.
+    pub(super) fragment: Option<String>,
+    /// When the first byte of its head came.
+    pub(super) since: Option<Instant>,
 }
 
 impl Progress {
@@ -73,17 +85,20 @@ impl Progress {
     pub(super) fn received(&self, bytes: &[u8]) {
         let mut state = self.state();
         if !state.reads_body {
+            if state.head.is_empty() {
+                state.head_since = Some(Instant::now());
+            }
             let room = KEPT.saturating_sub(state.head.len());
             state.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
             self.0.activity.busy();
         }
     }
 
-    /// Notes that the parser has accepted a request. Returns the fragment of its target, which the parser removes.
-    pub(super) fn began(&self, head: &Parts, has_body: bool) -> Option<String> {
+    /// Notes that the parser has accepted a request.
+    pub(super) fn began(&self, head: &Parts, has_body: bool) -> Began {
         let mut state = self.state();
         self.0.activity.busy();
-        let fragment = fragment(&state.head, head);
+        let began = Began { fragment: fragment(&state.head, head), since: state.head_since };
         state.open += 1;
         state.has_begun = true;
         state.offered = head.extensions.get().cloned().or_else(|| state.offered.take());
@@ -96,7 +111,7 @@ impl Progress {
             None => state.head.clear(),
         }
         state.head.shrink_to(ROOM);
-        fragment
+        began
     }
 
     /// Notes that the service has an answer.
@@ -194,6 +209,11 @@ impl Progress {
     pub(super) fn head(&self) -> Vec<u8> {
         self.state().head.clone()
     }
+
+    /// When the first byte of that head came.
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        self.state().head_since
+    }
 }
 
 /// Where the head ends.
@@ -243,6 +263,18 @@ mod tests {
         progress.flushed();
         assert!(progress.is_refusing());
         assert_eq!(progress.head(), b"GET /b", "the next head has begun");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_begins_with_its_first_byte() {
+        let (progress, start) = (Progress::default(), Instant::now());
+        let second = std::time::Duration::from_secs(1);
+        progress.received(b"GET /a HTTP/1.1\r\n");
+        tokio::time::advance(second).await;
+        progress.received(b"host: x\r\n\r\n");
+        assert_eq!(progress.began(&head("/a"), false).since, Some(start));
+        progress.received(b"GET");
+        assert_eq!(progress.head_since(), Some(start + second));
     }
 
     #[test]

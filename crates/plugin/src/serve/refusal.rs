@@ -3,11 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::request::Parts;
+use tokio::time::Instant;
 use types::Problem;
 
+use super::asked::Asked;
 use crate::TlsSession;
 
 /// Why a request or a connection is refused, as a label of metrics.
@@ -99,43 +102,54 @@ pub struct RefusedHead<'a> {
     pub peer: SocketAddr,
     /// Its encryption.
     pub session: Option<&'a TlsSession>,
-    /// The method, as far as it was read.
-    pub method: String,
-    /// The target, as far as it was read.
-    pub target: String,
-    /// The version that the client wrote: `HTTP/1.1`.
-    pub protocol: String,
+    /// What it asks for.
+    pub asked: Asked,
     /// The header fields, if the head could be parsed.
     pub headers: Option<&'a HeaderMap>,
-    /// Why.
+    /// Why. If it was sent, it has the id of the request.
     pub problem: &'a Problem,
     /// Why, as a label.
     pub reason: RefusalReason,
+    /// How many bytes the body of the answer has.
+    pub sent: u64,
+    /// How long the head took to arrive, as far as that is known, and to be refused.
+    pub took: Duration,
 }
 
 impl<'a> RefusedHead<'a> {
     /// A head that was parsed.
-    pub(super) fn parsed(head: &'a Parts, peer: SocketAddr, problem: &'a Problem) -> Self {
-        Self {
-            peer,
-            session: None,
-            method: head.method.to_string(),
-            target: head.uri.to_string(),
-            protocol: format!("{:?}", head.version),
-            headers: Some(&head.headers),
-            problem,
-            reason: RefusalReason::of_head(problem.code()),
-        }
+    pub(super) fn parsed(
+        head: &'a Parts,
+        peer: SocketAddr,
+        problem: &'a Problem,
+        began: Option<Instant>,
+    ) -> Self {
+        Self { headers: Some(&head.headers), ..Self::new(Asked::of_parts(head), peer, problem, began) }
     }
 
     /// A head that was not.
-    pub(super) fn raw(head: &[u8], peer: SocketAddr, problem: &'a Problem) -> Self {
-        let line = head.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let mut words = line.trim_ascii_end().splitn(3, |byte| *byte == b' ');
-        let mut word = || String::from_utf8_lossy(words.next().unwrap_or_default()).into_owned();
-        let (method, target, protocol) = (word(), word(), word());
-        let reason = RefusalReason::of_head(problem.code());
-        Self { peer, session: None, method, target, protocol, headers: None, problem, reason }
+    pub(super) fn raw(head: &[u8], peer: SocketAddr, problem: &'a Problem, began: Option<Instant>) -> Self {
+        Self::new(Asked::of_bytes(head), peer, problem, began)
+    }
+
+    fn new(asked: Asked, peer: SocketAddr, problem: &'a Problem, began: Option<Instant>) -> Self {
+        let has_body = asked.method.as_deref() != Some("HEAD");
+        let sent = if has_body { serde_json::to_vec(problem).map_or(0, |body| body.len()) } else { 0 };
+        Self {
+            peer,
+            session: None,
+            asked,
+            headers: None,
+            problem,
+            reason: RefusalReason::of_head(problem.code()),
+            sent: sent as u64,
+            took: began.map_or(Duration::ZERO, |began| began.elapsed()),
+        }
+    }
+
+    /// The same with nothing sent: its stream was reset.
+    pub(super) fn reset(self) -> Self {
+        Self { sent: 0, ..self }
     }
 }
 
@@ -171,22 +185,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_a_line_that_is_no_request_are_shown_as_far_as_there_are_any() {
+    fn what_was_sent_is_the_problem_unless_only_its_head_was() {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let problem = Problem::new(ErrorKind::Invalid, "bad-length", "x");
-        for (head, method, target, protocol) in [
-            (&b"POST /a HTTP/1.1\r\nhost: x"[..], "POST", "/a", "HTTP/1.1"),
-            (b"\r\nGET /a b HTTP/1.1\r\n", "GET", "/a", "b HTTP/1.1"),
-            (b"GET", "GET", "", ""),
-            (b"\x16\x03\x01", "\u{16}\u{3}\u{1}", "", ""),
-            (b"", "", "", ""),
-        ] {
-            let refused = RefusedHead::raw(head, peer, &problem);
-            assert_eq!(
-                (&refused.method[..], &refused.target[..], &refused.protocol[..]),
-                (method, target, protocol)
-            );
+        let len = serde_json::to_vec(&problem).unwrap().len() as u64;
+        for (head, sent) in [(&b"GET / HTTP/1.1\r\n"[..], len), (b"HEAD / HTTP/1.1\r\n", 0), (b"\x16", len)] {
+            let refused = RefusedHead::raw(head, peer, &problem, None);
+            assert_eq!((refused.sent, refused.took), (sent, Duration::ZERO));
             assert_eq!(refused.reason, RefusalReason::Smuggling);
+            assert_eq!(refused.reset().sent, 0);
         }
     }
 

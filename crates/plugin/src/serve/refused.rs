@@ -2,7 +2,7 @@
 
 use http::{StatusCode, Uri};
 use httparse::{EMPTY_HEADER, Error, Request, Status};
-use mesh::head::HeadError;
+use mesh::head::{HeadError, may_be_raw};
 use types::{ErrorKind, Problem};
 
 use super::ServeLimits;
@@ -135,7 +135,7 @@ fn target(line: &[u8]) -> Option<Problem> {
     let bad = text.char_indices().find(|(at, letter)| {
         // A query may contain other characters than a path.
         let alone = if text[..*at].contains('?') { format!("/?{letter}") } else { format!("/{letter}") };
-        !is_fine(alone.as_bytes()) || Uri::try_from(alone).is_err()
+        !may_be_raw(*letter) || !is_fine(alone.as_bytes()) || Uri::try_from(alone).is_err()
     });
     Some(match bad {
         Some((at, letter)) => HeadError::character(letter, at).to_problem(),
@@ -226,7 +226,9 @@ mod tests {
             ("GET /u/a<b> HTTP/1.1\r\nHost: h\r\n\r\n", 400, "bad-target", "`%3C`"),
             ("GET /u/?q=>x HTTP/1.1\r\n\r\n", 400, "bad-target", "`>` at byte 6"),
             ("GET /u/?q=\"x\" HTTP/1.1\r\n\r\n", 400, "bad-target", "`\"` at byte 6"),
-            ("GET /a/\"b\"/?q=\"x\" HTTP/1.1\r\n\r\n", 400, "bad-target", "`\"` at byte 10"),
+            ("GET /a/\"b\"/?q=\"x\" HTTP/1.1\r\n\r\n", 400, "bad-target", "`\"` at byte 3"),
+            ("GET /u/?q=`<` HTTP/1.1\r\n\r\n", 400, "bad-target", "`<` at byte 7"),
+            ("GET /u/a`b HTTP/1.1\r\n\r\n", 400, "bad-target", "has a backtick at byte 4"),
             ("GET /\u{7f} HTTP/1.1\r\n\r\n", 400, "bad-target", "U+007F"),
             ("GET /u/ HTTP/1.2\r\nHost: h\r\n\r\n", 505, "http-version", "not HTTP/1.2"),
             ("GET /u/ HTTP/2.0\r\n\r\n", 505, "http-version", "not HTTP/2.0"),

@@ -1,7 +1,8 @@
 //! The connections of a listener: how many are open on all cores, which are idle, and what they have to do.
 //!
-//! When the limit is reached, the connection that has been idle longest makes room for a new one. A request costs two
-//! writes of its own connection's slot; locks are taken only when a connection opens, closes or has to make room.
+//! When the limit is reached, the connection that has been idle longest makes room for a new one, and one alone: unless it
+//! takes too long to go. A request costs two writes of its own connection's slot; locks are taken only when a connection
+//! opens, closes or has to make room.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -15,8 +16,10 @@ use tokio::time::Instant;
 
 /// How many idle connections are noted in one search for the one that has been idle longest.
 const NOTED: usize = 64;
-/// How many times longer a connection waits for a place while none is idle.
-const SELDOM: u32 = 20;
+/// How often a new connection that waits for a place looks whether the one that has to go became busy.
+const OFTEN: Duration = Duration::from_millis(10);
+/// The same whether one is idle, while none is.
+const SELDOM: Duration = Duration::from_millis(200);
 
 /// What a connection has to do. Bits, since it may be several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +55,18 @@ pub(super) struct Slots {
     is_draining: AtomicBool,
     /// The open connections of each core.
     cores: Box<[Mutex<States>]>,
-    /// The connections that were idle longest at the last search, in this order. Those that became idle later follow after
-    /// all of them.
-    noted: Mutex<VecDeque<(u64, Arc<State>)>>,
+    /// How many new connections wait for a place.
+    waiting: AtomicUsize,
+    room: Mutex<Room>,
+}
+
+/// Which connections make room.
+#[derive(Debug, Default)]
+struct Room {
+    /// Those that were idle longest at the last search, in this order. Those that became idle later follow after all of them.
+    noted: VecDeque<(u64, Arc<State>)>,
+    /// Those that were ordered to go, and when.
+    going: Vec<(Arc<State>, Instant)>,
 }
 
 /// By the order in which the connections were opened.
@@ -76,6 +88,15 @@ pub(super) struct Slot {
     core: usize,
     key: u64,
     activity: Activity,
+}
+
+/// A new connection that waits for a place, until this is dropped.
+struct Newcomer<'a>(&'a Slots);
+
+impl Drop for Newcomer<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Notes whether a connection is idle. Cheap to clone; does not keep its place.
@@ -106,7 +127,8 @@ impl Slots {
             next: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             cores: (0..cores.max(1)).map(|_| Mutex::default()).collect(),
-            noted: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            room: Mutex::default(),
         })
     }
 
@@ -143,30 +165,54 @@ impl Slots {
         Slot { slots: Arc::clone(self), core, key, activity: Activity { state, start: self.start } }
     }
 
-    /// A place for a connection of a core. While there is none, idle connections are closed, earliest-idle first; if none is
-    /// idle, this waits for the end of one. `patience` is how long a connection may take to go before the next one has to.
+    /// A place for a connection of a core. While there is none, an idle connection is closed, the earliest-idle one; if none
+    /// is idle, this waits for the end of one. `patience` is how long a connection may take to go before others have to.
     pub(super) async fn entered(self: &Arc<Self>, core: usize, patience: Duration) -> Slot {
+        if let Some(slot) = self.enter(core) {
+            return slot;
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Newcomer(self);
         loop {
             if let Some(slot) = self.enter(core) {
                 return slot;
             }
             // While none is idle, the end of one is what counts: all of them are looked at less often.
-            let patience = if self.make_room() { patience } else { patience * SELDOM };
+            let look = if self.make_enough_room(patience) { OFTEN } else { SELDOM };
             // Another core may be woken in place of this one.
-            let _ = tokio::time::timeout(patience, self.freed.notified()).await;
+            let _ = tokio::time::timeout(look, self.freed.notified()).await;
         }
     }
 
+    /// Orders as many connections to close as there are new ones that wait, unless they were ordered already. Returns
+    /// whether any is about to go.
+    fn make_enough_room(&self, patience: Duration) -> bool {
+        let mut room = locked(&self.room);
+        let now = Instant::now();
+        room.going.retain(|(state, _)| state.has(Order::MakeRoom));
+        // Connections whose clients do not respond must not keep new ones out for long: each period, twice as many have to go.
+        let late = room.going.iter().filter(|(_, since)| now.duration_since(*since) >= patience).count();
+        let in_time = room.going.len() - late;
+        let beyond = self.open.load(Ordering::Relaxed).saturating_sub(self.limit.load(Ordering::Relaxed));
+        let needed = (self.waiting.load(Ordering::Relaxed) + beyond).max(late.min(NOTED));
+        for _ in in_time..needed {
+            if !self.make_room(&mut room, now) {
+                break;
+            }
+        }
+        !room.going.is_empty()
+    }
+
     /// Orders the connection that has been idle longest to close. Returns whether there is one.
-    fn make_room(&self) -> bool {
-        let mut noted = locked(&self.noted);
+    fn make_room(&self, room: &mut Room, now: Instant) -> bool {
         for is_fresh in [false, true] {
             if is_fresh {
-                *noted = self.earliest_idle();
+                room.noted = self.earliest_idle();
             }
-            while let Some((since, state)) = noted.pop_front() {
+            while let Some((since, state)) = room.noted.pop_front() {
                 if state.idle_since.load(Ordering::Acquire) == since {
                     state.order(Order::MakeRoom);
+                    room.going.push((state, now));
                     return true;
                 }
             }
@@ -235,6 +281,10 @@ impl State {
     fn has(&self, order: Order) -> bool {
         self.orders.load(Ordering::Acquire) & order as u8 != 0
     }
+
+    fn cancel(&self, order: Order) {
+        self.orders.fetch_and(!(order as u8), Ordering::AcqRel);
+    }
 }
 
 impl Activity {
@@ -275,7 +325,7 @@ impl Activity {
         if self.idle_since().is_some() {
             return true;
         }
-        self.state.orders.fetch_and(!(Order::MakeRoom as u8), Ordering::AcqRel);
+        self.state.cancel(Order::MakeRoom);
         false
     }
 }
@@ -291,6 +341,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         locked(&self.slots.cores[self.core]).remove(&self.key);
         self.activity.busy();
+        self.activity.state.cancel(Order::MakeRoom);
         self.slots.open.fetch_sub(1, Ordering::Relaxed);
         self.slots.freed.notify_one();
     }

@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
 use super::malformed::{self, Trailers};
@@ -29,13 +29,25 @@ tokio::task_local! {
     static STREAM: Sending;
 }
 
-/// Since when a piece of an answer waits for its client.
+/// An answer on its way to its client.
 #[derive(Debug, Clone, Default)]
-struct Sending(Arc<Mutex<Option<Instant>>>);
+struct Sending(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Since when a piece of it waits for its client.
+    since: Mutex<Option<Instant>>,
+    /// Resets the stream if it has become a WebSocket.
+    reset: Mutex<Option<CancellationToken>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Sending {
     fn since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.since)
     }
 }
 
@@ -62,7 +74,7 @@ impl Streams {
         let task = async move {
             stop.run_until_cancelled_owned(task).await;
         };
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(task));
+        locked(&self.begun).push(Box::pin(task));
     }
 
     /// Ends the tasks beside the streams.
@@ -72,16 +84,37 @@ impl Streams {
 
     /// Those that have begun since the last call.
     pub(super) fn take(&self) -> Vec<Running> {
-        std::mem::take(&mut self.begun.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *locked(&self.begun))
     }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let sending = Sending::default();
-        let stream = Box::pin(STREAM.scope(sending.clone(), until_standstill(stream, sending, self.limit)));
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        // A stream begins another task when it becomes a WebSocket: that sends what goes to the client from then on.
+        let reset = STREAM.try_with(|begun_by| locked(&begun_by.0.reset).take()).ok().flatten();
+        let stream = STREAM.scope(sending.clone(), until_standstill(stream, sending, self.limit));
+        let stream: Running = match reset {
+            None => Box::pin(stream),
+            Some(reset) => Box::pin(async move {
+                tokio::select! {
+                    biased;
+                    // First: otherwise the task would see that its writer is gone, and end the stream in order.
+                    () = reset.cancelled() => {}
+                    () = stream => {}
+                }
+            }),
+        };
+        locked(&self.begun).push(stream);
     }
+}
+
+/// Call it for the answer to a stream that becomes a WebSocket. The stream is reset when the guard is dropped. None outside of
+/// a stream.
+pub(super) fn reset_on_drop() -> Option<DropGuard> {
+    let reset = CancellationToken::new();
+    STREAM.try_with(|stream| *locked(&stream.0.reset) = Some(reset.clone())).ok()?;
+    Some(reset.drop_guard())
 }
 
 /// Polls the streams that run. Pending unless there are none.

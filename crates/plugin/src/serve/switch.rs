@@ -106,28 +106,29 @@ impl Drop for Cut {
 }
 
 /// Keeps a connection open that has switched, until it is closed by its user, by the body of its answer, or by a stop of the
-/// listener.
-pub(super) async fn hold_open(switch: Arc<Switch>, activity: &Activity) {
+/// listener. Returns whether the client must not take what it got for everything: then it should see a reset.
+pub(super) async fn hold_open(switch: Arc<Switch>, activity: &Activity) -> bool {
     let mut body = switch.state().body.take();
     let (cut, mut has_ended) = (Cut(switch), false);
-    poll_fn(|cx| {
+    let is_cut_short = poll_fn(|cx| {
         activity.watch(cx);
         if activity.has(Order::Stop) {
-            return Poll::Ready(());
+            return Poll::Ready(true);
         }
         if let (Some(answer), false) = (&mut body, has_ended) {
             match poll_body(answer, cx) {
                 // What it holds is needed until the connection is closed.
                 Poll::Ready(Ok(())) => has_ended = true,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(_)) => return Poll::Ready(true),
                 Poll::Pending => {}
             }
         }
-        cut.0.poll_closed(cx)
+        cut.0.poll_closed(cx).map(|()| false)
     })
     .await;
     // First the tunnel, which still has the connection.
     drop(body);
+    is_cut_short
 }
 
 /// Polls a body to its end. Call it no more after that.

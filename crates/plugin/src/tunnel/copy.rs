@@ -19,13 +19,22 @@ use crate::Buffer;
 /// An idle time that the clock can't express has no end; this is far enough.
 const FAR: Duration = Duration::from_secs(365 * 86_400);
 
+/// How the copying ended, and which side was told that the other one has ended. A side that was not must not take what it got
+/// for everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Copied {
+    pub(super) end: TunnelEnd,
+    pub(super) client_has_all: bool,
+    pub(super) server_has_all: bool,
+}
+
 /// Copies until both directions have ended, or nothing moves for `idle`.
 pub(super) async fn both_ways<C, S>(
     client: &mut C,
     server: &mut S,
     idle: Duration,
     bytes: &TunnelBytes,
-) -> TunnelEnd
+) -> Copied
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
@@ -34,7 +43,7 @@ where
     let after = |moment: Instant| moment.checked_add(idle).unwrap_or(moment + FAR);
     let mut last = Instant::now();
     let mut timer = pin!(sleep_until(after(last)));
-    poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         let (received, sent) = (up.moved, down.moved);
         up.poll(cx, client, server);
         down.poll(cx, server, client);
@@ -55,7 +64,8 @@ where
         }
         Poll::Pending
     })
-    .await
+    .await;
+    Copied { end, client_has_all: down.state == State::Ended, server_has_all: up.state == State::Ended }
 }
 
 /// Whether two directions together have ended. One whose reader is gone ends with the other one: what its reader sent before
@@ -188,7 +198,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A tunnel with `room` bytes in each transport, and its far ends.
-    fn tunnel(room: usize) -> (DuplexStream, DuplexStream, TunnelBytes, JoinHandle<TunnelEnd>) {
+    fn tunnel(room: usize) -> (DuplexStream, DuplexStream, TunnelBytes, JoinHandle<Copied>) {
         let ((client, mut near), (server, mut far)) = (duplex(room), duplex(room));
         let bytes = TunnelBytes::default();
         let counts = bytes.clone();
@@ -228,7 +238,8 @@ mod tests {
             assert_eq!(last, b"bye");
         };
         tokio::join!(up, back, down);
-        assert_eq!(running.await.unwrap(), TunnelEnd::Closed);
+        let all = Copied { end: TunnelEnd::Closed, client_has_all: true, server_has_all: true };
+        assert_eq!(running.await.unwrap(), all);
         assert_eq!(
             (bytes.received.load(Ordering::Relaxed), bytes.sent.load(Ordering::Relaxed)),
             (200_000, 3)
@@ -247,7 +258,8 @@ mod tests {
             assert_eq!(client.read_u8().await.unwrap(), b'b');
         }
         let began = Instant::now();
-        assert_eq!(running.await.unwrap(), TunnelEnd::Idle);
+        let none = Copied { end: TunnelEnd::Idle, client_has_all: false, server_has_all: false };
+        assert_eq!(running.await.unwrap(), none);
         assert!(began.elapsed().abs_diff(5 * SECOND) < SECOND / 10, "{:?}", began.elapsed());
     }
 
@@ -261,6 +273,7 @@ mod tests {
         client.read_to_end(&mut words).await.unwrap();
         assert_eq!(words, b"last words");
         drop(client);
-        assert_ne!(running.await.unwrap(), TunnelEnd::Idle);
+        let copied = running.await.unwrap();
+        assert!(copied.end != TunnelEnd::Idle && copied.client_has_all, "{copied:?}");
     }
 }

@@ -49,7 +49,8 @@ impl<F: Fn() -> Arc<Vec<UpstreamSeries>> + Clone + Send + Sync + 'static> Read f
 /// Those of each service, and of each route with addresses of its own.
 fn declare_services(metrics: &Metrics, series: &impl Read) {
     let of = series.clone();
-    let help = "Time from the begin of an attempt to the end of its answer, by service or route";
+    let help = "Time from the begin of an attempt to the end of its answer, of a WebSocket to the end of its handshake, by \
+                service or route";
     metrics.observable_histograms("upstream_request_duration_seconds", help, move || {
         let durations = |series: &UpstreamSeries| (service(series), series.read.durations.clone());
         of().iter().map(durations).collect::<Vec<_>>()

@@ -188,6 +188,101 @@ async fn an_idle_websocket_is_closed_and_a_line_tells_what_it_moved() {
     assert_eq!(gateway.metric("response_bytes_total", ""), 14);
 }
 
+/// The durations that were recorded: by the route, and by the mesh.
+fn durations(gateway: &Running) -> (u64, u64) {
+    let series = gateway.context.mesh.upstream_series();
+    let of_mesh = series.iter().map(|series| series.read.durations.count()).sum();
+    (gateway.metric("request_duration_seconds_count", "route=\"/\""), of_mesh)
+}
+
+#[tokio::test]
+async fn a_websocket_counts_with_the_duration_of_its_handshake() {
+    let upstream = Upstream::websocket().await;
+    let gateway =
+        Running::with(ready(&route(&upstream, &json!({}))["routes"], &Value::Null), Vec::new()).await;
+    let mut tasks = JoinSet::new();
+    let mut sender = over_http2(&gateway, &mut tasks).await;
+    assert_eq!(durations(&gateway), (0, 0));
+    let mut stream = open(&gateway, "/").await;
+    assert_eq!(durations(&gateway), (1, 1), "it is open, and its handshake is over");
+    let mut answer = sender.send_request(connect("/", "websocket")).await.unwrap();
+    let mut io: TokioIo<Upgraded> = TokioIo::new(hyper::upgrade::on(&mut answer).await.unwrap());
+    echoes(&mut io, "", "hello").await;
+    assert_eq!(durations(&gateway), (2, 2));
+    stream.shutdown().await.unwrap();
+    ended(&mut stream).await;
+    io.shutdown().await.unwrap();
+    ended(&mut io).await;
+    until(|| gateway.metric("requests_total", "route=\"/\"") == 2).await;
+    assert_eq!(durations(&gateway), (2, 2), "how long they lasted is not recorded");
+}
+
+/// How reading ends, after these bytes.
+async fn end_after(stream: &mut TcpStream, bytes: &str) -> std::io::Result<usize> {
+    let mut arrived = Vec::new();
+    let end = timeout(LONG, stream.read_to_end(&mut arrived)).await.expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&arrived), bytes);
+    end
+}
+
+fn is_reset(end: &std::io::Result<usize>) -> bool {
+    end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+#[tokio::test]
+async fn what_breaks_on_one_side_is_reset_on_the_other_and_an_end_stays_an_end() {
+    let (ends, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    // Says how its client has ended. With a path it ends first, by a reset or in order.
+    let upstream = Upstream::raw(move |mut stream| {
+        let ends = ends.clone();
+        async move {
+            let head = read_head(&mut stream).await;
+            let _ = stream.write_all((accepting(&head) + "hello").as_bytes()).await;
+            if head.starts_with("GET /reset ") {
+                let _ = stream.read_u8().await;
+                stream.set_zero_linger().unwrap();
+            } else if head.starts_with("GET /end ") {
+                let _ = stream.shutdown().await;
+                let _ = ends.send(stream.read_to_end(&mut Vec::new()).await);
+            } else {
+                let _ = ends.send(stream.read_to_end(&mut Vec::new()).await);
+            }
+        }
+    })
+    .await;
+    let gateway =
+        Running::with(route(&upstream, &json!({"timeouts": {"websocket": "1s"}})), Vec::new()).await;
+    // The server breaks off.
+    let mut stream = open(&gateway, "/reset").await;
+    stream.write_all(b"x").await.unwrap();
+    let end = end_after(&mut stream, "").await;
+    assert!(is_reset(&end), "{end:?}");
+    // The server ends, and then the client does.
+    let mut stream = open(&gateway, "/end").await;
+    assert_eq!(end_after(&mut stream, "").await.unwrap(), 0);
+    stream.write_all(b"bye").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(timeout(LONG, seen.recv()).await.unwrap().unwrap().unwrap(), 3);
+    // The client breaks off.
+    let stream = open(&gateway, "/").await;
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+    let end = timeout(LONG, seen.recv()).await.unwrap().unwrap();
+    assert!(is_reset(&end), "{end:?}");
+    // No byte moves.
+    let mut stream = open(&gateway, "/").await;
+    let (end, of_server) =
+        (end_after(&mut stream, "").await, timeout(LONG, seen.recv()).await.unwrap().unwrap());
+    assert!(is_reset(&end) && is_reset(&of_server), "{end:?} {of_server:?}");
+    // The gateway stops.
+    let mut stream = open(&gateway, "/").await;
+    gateway.service.drain(Instant::now()).await;
+    timeout(LONG, gateway.service.stop()).await.unwrap().unwrap();
+    let (end, of_server) =
+        (end_after(&mut stream, "").await, timeout(LONG, seen.recv()).await.unwrap().unwrap());
+    assert!(is_reset(&end) && is_reset(&of_server), "{end:?} {of_server:?}");
+}
+
 #[tokio::test]
 async fn the_limits_of_a_route_hold_for_the_life_of_a_websocket() {
     let upstream = Upstream::websocket().await;

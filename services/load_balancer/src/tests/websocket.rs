@@ -82,6 +82,31 @@ async fn what_opens_no_websocket_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_websocket_counts_with_its_handshake_and_a_reset_of_one_side_resets_the_other() {
+    let dying = Upstream::raw(|mut stream| async move {
+        let head = read_head(&mut stream).await;
+        let _ = stream.write_all((accepting(&head) + "hello").as_bytes()).await;
+        let _ = stream.read_u8().await;
+        stream.set_zero_linger().unwrap();
+    })
+    .await;
+    let listeners = json!([http(json!({"backends": [{"address": dying.addr}]}), json!({}))]);
+    let running = Running::with(listeners, Vec::new()).await;
+    let durations = || {
+        let series = running.context.mesh.upstream_series();
+        series.iter().map(|series| series.read.durations.count()).sum::<u64>()
+    };
+    let (mut stream, head) = shake(&running, "").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert_eq!(durations(), 1, "it is open, and its handshake is over");
+    echoes(&mut stream, "x", "hello").await;
+    let end = timeout(PATIENCE, stream.read(&mut [0])).await.expect("it ends");
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    eventually("it has ended", async || running.metric("active", "") == 0).await;
+    assert_eq!(durations(), 1, "how long it lasted is not recorded");
+}
+
+#[tokio::test]
 async fn a_foreign_page_opens_no_websocket_to_a_service() {
     let upstream = Upstream::websocket().await;
     let members = vec![Member {

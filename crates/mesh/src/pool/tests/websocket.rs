@@ -223,6 +223,22 @@ async fn over_http_2_the_handshake_is_an_extended_connect() {
     assert!(["sec-websocket-key", "upgrade", "connection"].iter().all(|name| !seen.contains_key(*name)));
 }
 
+/// They say whether it allows WebSockets, and come after the connection is open.
+#[tokio::test]
+async fn the_settings_of_a_server_with_http_2_are_noticed_when_they_come() {
+    let upstream = over_http2(true, Arc::default()).await;
+    // Far more than the test takes.
+    let limits = Limits { connect: Duration::from_secs(600), ..Limits::default() };
+    let (_view, mesh) = mesh([], limits);
+    for _ in 0..5 {
+        let shaking = tokio::time::timeout(Duration::from_secs(60), async {
+            let mut answer = shake(&mesh, &[h2c(&upstream)]).await.unwrap();
+            read(&mut open(&mut answer).await, "hello").await;
+        });
+        shaking.await.expect("nothing else wakes it");
+    }
+}
+
 #[tokio::test]
 async fn a_server_with_http_2_that_allows_no_websockets_gets_none() {
     let upstream = over_http2(false, Arc::default()).await;

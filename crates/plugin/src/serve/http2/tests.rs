@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Weak;
 
 use mesh::MalformedBody;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -317,4 +318,61 @@ async fn a_client_of_http_1_is_served_on_the_same_port() {
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("/x {"), "{text}");
+}
+
+/// A WebSocket that says `hello`, waits for a byte, and then ends or breaks off.
+async fn switching(mut request: Request<Body>, breaks: bool) -> Response<Body> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let body = stream::once(async move {
+        let mut io = TokioIo::new(upgrade.await.unwrap());
+        io.write_all(b"hello").await.unwrap();
+        io.flush().await.unwrap();
+        io.read_u8().await.unwrap();
+        if breaks { Err(std::io::Error::other("the server is gone")) } else { Ok(Bytes::new()) }
+    });
+    let mut answer = Response::new(Body::from_stream(body));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    answer
+}
+
+#[tokio::test]
+async fn a_websocket_that_breaks_off_resets_its_stream_and_one_that_ends_does_not() {
+    let service = service_fn(|request: Request<Body>| async {
+        let breaks = request.uri().path() == "/breaks";
+        Ok::<_, Infallible>(switching(request, breaks).await)
+    });
+    let mut server = Server::with(service, ServeLimits::default()).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, mut connection) = h2::client::handshake(stream).await.unwrap();
+    // The server's settings allow it.
+    poll_fn(|cx| {
+        let _ = Pin::new(&mut connection).poll(cx);
+        if sender.is_extended_connect_protocol_enabled() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    server.tasks.spawn(async {
+        let _ = connection.await;
+    });
+    for (path, breaks) in [("/breaks", true), ("/ends", false), ("/breaks", true)] {
+        let request = Request::connect(format!("http://x{path}"))
+            .extension(h2::ext::Protocol::from_static("websocket"))
+            .header("sec-websocket-version", "13")
+            .body(())
+            .unwrap();
+        let (answer, mut sending) = sender.send_request(request, false).unwrap();
+        let mut body = timeout(LONG, answer).await.unwrap().unwrap().into_body();
+        assert_eq!(timeout(LONG, body.data()).await.unwrap().unwrap().unwrap(), "hello");
+        sending.send_data(Bytes::from_static(b"x"), false).unwrap();
+        let end = loop {
+            match timeout(LONG, body.data()).await.expect("it ends") {
+                Some(Ok(data)) if data.is_empty() => {}
+                end => break end,
+            }
+        };
+        match end {
+            Some(Err(error)) if breaks => assert_eq!(error.reason(), Some(h2::Reason::CANCEL), "{error}"),
+            None if !breaks => {}
+            end => panic!("{path} ended with {end:?}"),
+        }
+    }
 }

@@ -164,7 +164,7 @@ async fn a_body_that_fails_cuts_the_connection() {
     let switch = Arc::new(Switch::new(Body::from_stream(futures_util::stream::once(async {
         Err::<bytes::Bytes, _>(io::Error::other("the service was stopped"))
     }))));
-    hold_open(Arc::clone(&switch), &Activity::default()).await;
+    assert!(hold_open(Arc::clone(&switch), &Activity::default()).await, "its client should see that");
     let cx = Context::from_waker(Waker::noop());
     for half in [Half::Read, Half::Write] {
         assert_eq!(switch.check(half, &cx).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
