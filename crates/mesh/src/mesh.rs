@@ -78,6 +78,33 @@ pub struct Stats {
     pub waiting: usize,
 }
 
+/// A request that is to be delivered.
+struct Outgoing {
+    head: Box<Head>,
+    upload: Upload,
+    deadline: Option<Deadline>,
+}
+
+impl Outgoing {
+    fn new<B>(parts: Parts, body: B, options: &Options<'_>, limits: &Limits) -> Result<Self, MeshError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let deadline = Deadline::of(&parts, Instant::now());
+        let mut head = Box::new(Head::new(parts)?);
+        head.host = options.host.cloned();
+        head.is_handshake = options.websocket;
+        Ok(Self { head, upload: Upload::new(body, limits.replay), deadline })
+    }
+
+    /// The same request for a server that gets no trailers.
+    fn without_trailers(mut self) -> Self {
+        head::without_trailers(&mut self.head.headers);
+        Self { upload: self.upload.without_trailers(), ..self }
+    }
+}
+
 impl Mesh {
     /// A mesh over a view. Within a Tokio runtime it also observes changes of the view between requests.
     pub fn new(view: watch::Receiver<ClusterView>, targets: Targets, limits: Limits) -> Self {
@@ -186,7 +213,8 @@ impl Mesh {
         self.send_service(service, target, &Options::default(), request.into_parts()).await
     }
 
-    // Not `async`: the future would have room for the request twice.
+    // Not `async`: the future would have room for the request twice. Inlined, it is built where it is polled.
+    #[inline]
     fn send_service<'a, B>(
         &'a self,
         service: &'a ServiceName,
@@ -199,16 +227,12 @@ impl Mesh {
         B::Error: Into<BoxError>,
     {
         let may_repeat = self.0.targets.may_repeat(service, &parts);
-        let upload = Upload::new(body, self.0.limits.replay);
-        let deadline = Deadline::of(&parts, Instant::now());
-        let head = Head::new(parts).map(Box::new);
+        let outgoing = Outgoing::new(parts, body, options, &self.0.limits);
         async move {
-            let mut head = head?;
-            head.host = options.host.cloned();
-            head.is_handshake = options.websocket;
+            let Outgoing { head, upload, deadline } = &mut outgoing?;
             let limits = options.limits(&self.0.limits);
             let goal = Goal::Service { service, target, may_repeat, balance: options.balance };
-            self.0.deliver(&goal, &mut head, &upload, (deadline, options), &limits).await
+            self.0.deliver(&goal, head, upload, (*deadline, options), &limits).await
         }
     }
 
@@ -228,7 +252,8 @@ impl Mesh {
     }
 
     /// The same with options.
-    // Not `async`: the future would have room for the request twice.
+    // Not `async`: the future would have room for the request twice. Inlined, it is built where it is polled.
+    #[inline]
     pub fn send_to_any_with<'a, B>(
         &'a self,
         urls: &'a [BaseUrl],
@@ -240,24 +265,17 @@ impl Mesh {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
-        let mut upload = Upload::new(body, self.0.limits.replay);
-        let deadline = Deadline::of(&parts, Instant::now());
         let may_repeat = parts.method.is_idempotent();
-        let mut head = Head::new(parts).map(Box::new);
+        let mut outgoing = Outgoing::new(parts, body, options, &self.0.limits);
         if !urls.iter().all(|url| url.origin().may_be_shared()) {
-            upload = upload.without_trailers();
-            if let Ok(head) = &mut head {
-                head::without_trailers(&mut head.headers);
-            }
+            outgoing = outgoing.map(Outgoing::without_trailers);
         }
         async move {
-            let mut head = head?;
-            head.host = options.host.cloned();
-            head.is_handshake = options.websocket;
+            let Outgoing { head, upload, deadline } = &mut outgoing?;
             let Options { weights, balance, pool, .. } = *options;
             let goal = Goal::Addresses { urls, may_repeat, weights, balance, pool };
             let limits = options.limits(&self.0.limits);
-            self.0.deliver(&goal, &mut head, &upload, (deadline, options), &limits).await
+            self.0.deliver(&goal, head, upload, (*deadline, options), &limits).await
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use http::header::SEC_WEBSOCKET_ACCEPT;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
@@ -99,8 +100,9 @@ impl Wire {
         };
         let began = Instant::now();
         let timer = sleep_until(began + limits.head.min(limits.idle));
-        let asked_for = sleep_until(Instant::now() + CONTINUE_LIMIT);
-        tokio::pin!(sending, timer, asked_for);
+        // Boxed: few bodies are held back, and the other requests need no room for this.
+        let mut asked_for = upload.may_be_held().then(|| Box::pin(sleep_until(began + CONTINUE_LIMIT)));
+        tokio::pin!(sending, timer);
         loop {
             tokio::select! {
                 biased;
@@ -111,10 +113,10 @@ impl Wire {
                         Some(key) => if_accepted(answer, key, url),
                     };
                 }
-                () = &mut asked_for, if upload.may_be_held() => {
+                Some(()) = OptionFuture::from(asked_for.as_mut()) => {
                     upload.proceed();
                     // Another connection may hold it back again.
-                    asked_for.as_mut().reset(Instant::now() + CONTINUE_LIMIT);
+                    asked_for = Some(Box::pin(sleep_until(Instant::now() + CONTINUE_LIMIT)));
                     continue;
                 }
                 () = &mut timer => {}

@@ -158,20 +158,18 @@ impl Gateway {
             ..Options::default()
         };
         ticket.websocket_idle(self.table.websocket_idle(Some(way)));
-        let sent = async {
-            match (&service, &way.target) {
-                (Some(service), _) => self.mesh.send_with(service, &options, request).await,
-                (None, Target::Addresses { urls, weights }) => {
-                    options.host = way.host.as_ref();
-                    options.weights = weights;
-                    self.mesh.send_to_any_with(urls, &options, request).await
-                }
-                (None, Target::Service(..) | Target::Redirect(_) | Target::Answer { .. }) => {
-                    Err(MeshError::NoAddress)
-                }
+        let sent = match (&service, &way.target) {
+            (Some(service), _) => self.mesh.send_with(service, &options, request).await,
+            (None, Target::Addresses { urls, weights }) => {
+                options.host = way.host.as_ref();
+                options.weights = weights;
+                self.mesh.send_to_any_with(urls, &options, request).await
+            }
+            (None, Target::Service(..) | Target::Redirect(_) | Target::Answer { .. }) => {
+                Err(MeshError::NoAddress)
             }
         };
-        let mut answer = match (sent.await, deadline) {
+        let mut answer = match (sent, deadline) {
             (Err(MeshError::DeadlinePassed { .. }), Some((at, total))) if at <= Instant::now() + SHORTEST => {
                 Err(too_slow(way, total).into())
             }

@@ -72,8 +72,10 @@ pub(crate) fn on_listener(
 + 'static {
     service_fn(move |mut request: Request<Body>| {
         let (live, last, log) = (live.clone(), Arc::clone(&last), log.clone());
-        // Boxed here: the layers around it would each move all of it.
-        Box::pin(async move {
+        // Boxed here: the layers around it would each move all of it. Built in its place: `Box::pin` would copy all of its room,
+        // most of which is empty.
+        let place = Box::new_uninit();
+        Box::into_pin(Box::write(place, async move {
             let gateway = live.now();
             let arrival = arrival(&gateway, &last);
             if is_readiness_check(&arrival, &request) {
@@ -82,7 +84,7 @@ pub(crate) fn on_listener(
             let logged = logged(&log, &arrival, &request);
             request.extensions_mut().insert(arrival);
             Ok(gateway.handle(request, logged).await)
-        })
+        }))
     })
 }
 

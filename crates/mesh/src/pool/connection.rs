@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::header::UPGRADE;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
@@ -101,47 +102,33 @@ impl Leased {
     }
 
     /// Sends a request, whose URL is a path. `is_sent`: whether its body has been read to its end.
-    pub(crate) async fn send(
+    // Not `async`: the future would have room for the request twice.
+    pub(crate) fn send(
         &mut self,
         mut request: Request<AttemptBody>,
         is_sent: impl Fn() -> bool,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
         self.may_be_reused &= !reuse::logs_in(request.headers());
-        let sent = match &mut self.kind {
-            Kind::Http1(sender) => sender.try_send_request(request).await,
-            Kind::Http2(stream) => {
-                if request.headers().contains_key(UPGRADE) {
-                    if !stream.allows_websockets() {
-                        return Err(SendError::NoWebSockets);
-                    }
-                    websocket::without_connection(request.headers_mut());
-                    *request.method_mut() = Method::CONNECT;
-                    request.extensions_mut().insert(Protocol::from_static("websocket"));
-                }
-                let host = request.headers_mut().remove(http::header::HOST);
-                let path = std::mem::take(request.uri_mut());
-                // hyper refuses a path alone, as it would refuse this host.
-                *request.uri_mut() = match self.origin.absolute(host.as_ref(), path.clone()) {
-                    Ok(absolute) => absolute,
-                    Err(_) => path,
-                };
-                *request.version_mut() = Version::HTTP_2;
-                stream.sender().try_send_request(request).await
-            }
+        let sending = match &mut self.kind {
+            Kind::Http1(sender) => Ok(Either::Left(sender.try_send_request(request))),
+            Kind::Http2(stream) => of_http2(&mut request, &self.origin, stream.allows_websockets())
+                .map(|()| Either::Right(stream.sender().try_send_request(request))),
         };
-        match sent {
-            Ok(answer) => {
-                self.may_be_reused &= is_sent() && !reuse::asks_to_log_in(answer.headers());
-                self.idle = reuse::idle_limit(answer.headers(), self.idle);
-                Ok(answer)
-            }
-            Err(error) => {
-                if let Kind::Http2(stream) = &self.kind
-                    && !is_of_stream(error.error())
-                {
-                    self.pool.forget(&self.origin, stream.all());
+        async move {
+            match sending?.await {
+                Ok(answer) => {
+                    self.may_be_reused &= is_sent() && !reuse::asks_to_log_in(answer.headers());
+                    self.idle = reuse::idle_limit(answer.headers(), self.idle);
+                    Ok(answer)
                 }
-                Err(SendError::of(error))
+                Err(error) => {
+                    if let Kind::Http2(stream) = &self.kind
+                        && !is_of_stream(error.error())
+                    {
+                        self.pool.forget(&self.origin, stream.all());
+                    }
+                    Err(SendError::of(error))
+                }
             }
         }
     }
@@ -202,6 +189,31 @@ impl SendError {
         let mut causes = chain(error).filter_map(|error| error.downcast_ref::<io::Error>());
         error.is_incomplete_message() || causes.any(|cause| is_end(cause.kind()))
     }
+}
+
+/// Gives a request the form of HTTP/2, whose URL names the host.
+fn of_http2(
+    request: &mut Request<AttemptBody>,
+    origin: &Origin,
+    allows_websockets: bool,
+) -> Result<(), SendError> {
+    if request.headers().contains_key(UPGRADE) {
+        if !allows_websockets {
+            return Err(SendError::NoWebSockets);
+        }
+        websocket::without_connection(request.headers_mut());
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+    }
+    let host = request.headers_mut().remove(http::header::HOST);
+    let path = std::mem::take(request.uri_mut());
+    // hyper refuses a path alone, as it would refuse this host.
+    *request.uri_mut() = match origin.absolute(host.as_ref(), path.clone()) {
+        Ok(absolute) => absolute,
+        Err(_) => path,
+    };
+    *request.version_mut() = Version::HTTP_2;
+    Ok(())
 }
 
 /// Whether only one stream of a shared connection has failed, for instance because its body broke off.

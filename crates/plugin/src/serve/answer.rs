@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use mesh::head::{HeadError, REQUEST_ID, request_id};
@@ -84,16 +85,22 @@ pub(super) fn signed(problem: &Problem) -> Response<Body> {
 
 /// Writes the last answer of a connection, a refusal, and closes it. The client may still be sending: without reading
 /// that, the connection would be reset, and the client could lose the answer (RFC 9112, section 9.6).
-pub(super) async fn write_refusal<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, refusal: &[u8]) {
-    let writing = async {
-        stream.write_all(refusal).await?;
-        stream.shutdown().await?;
-        // Not in the future itself, which every connection would have room for.
-        let mut discarded = vec![0; 4 * 1024];
-        while stream.read(&mut discarded).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    if let Ok(Err(error)) = tokio::time::timeout(REFUSAL_TIMEOUT, writing).await {
-        debug!(%error, "a refusal could not be sent to the client");
-    }
+///
+/// Boxed: few connections are refused, and the others need no room for it.
+pub(super) fn write_refusal<T>(mut stream: T, refusal: Bytes) -> BoxFuture<'static, ()>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    Box::pin(async move {
+        let writing = async {
+            stream.write_all(&refusal).await?;
+            stream.shutdown().await?;
+            let mut discarded = [0; 4 * 1024];
+            while stream.read(&mut discarded).await? > 0 {}
+            Ok::<_, std::io::Error>(())
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(REFUSAL_TIMEOUT, writing).await {
+            debug!(%error, "a refusal could not be sent to the client");
+        }
+    })
 }

@@ -110,7 +110,7 @@ pub(super) async fn connection<S>(
             debug!(%peer, "a client speaks HTTP/1 to a listener for HTTP/2");
             let head = [&first[..], &arrived(&stream)].concat();
             let refusal = unparsed(&head, &refused::http_1(), &client, &shared);
-            write_refusal(transport, &refusal).await;
+            write_refusal(transport, refusal).await;
         }
         Begins::Other => {
             Box::pin(http1(transport, Some(stream), due, client, service, shared, activity)).await;
@@ -173,7 +173,7 @@ async fn handshake(
         meters.handshake(Err(HandshakeFailure::Other));
         let client = Client { peer, session: None };
         let refusal = unparsed(&arrived(&stream), &refused::plain_http(), &client, shared);
-        write_refusal(Tcp(stream), &refusal).await;
+        write_refusal(Tcp(stream), refusal).await;
         return None;
     }
     let Ok(shaken) = timeout_at(due, tls.accept(Tcp(stream))).await else {

@@ -26,12 +26,13 @@ pub(super) struct Hangup {
     progress: Progress,
     /// The deadline of the answer, once the client has closed its side.
     due: Option<Instant>,
-    next_check: Pin<Box<Sleep>>,
+    /// Set with `due`: most connections never need it.
+    next_check: Option<Pin<Box<Sleep>>>,
 }
 
 impl Hangup {
     pub(super) fn new(stream: Arc<TcpStream>, progress: Progress) -> Self {
-        Self { stream, progress, due: None, next_check: Box::pin(sleep_until(Instant::now())) }
+        Self { stream, progress, due: None, next_check: None }
     }
 
     /// The connection, with which HTTP is done.
@@ -42,27 +43,26 @@ impl Hangup {
     /// Ready once the client is gone. Bytes that it sent and that are still unread hide the end behind them.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.progress.is_busy() {
-            self.due = None;
+            (self.due, self.next_check) = (None, None);
             return Poll::Pending;
         }
         let due = match self.due {
             Some(due) => due,
             None => match self.poll_end(cx) {
-                Poll::Ready(Ok(true)) => {
-                    self.next_check.as_mut().reset(Instant::now() + CHECK_INTERVAL);
-                    *self.due.insert(Instant::now() + HALF_CLOSED)
-                }
+                Poll::Ready(Ok(true)) => *self.due.insert(Instant::now() + HALF_CLOSED),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(false)) | Poll::Pending => return Poll::Pending,
             },
         };
-        while self.next_check.as_mut().poll(cx).is_ready() {
+        let first = || Box::pin(sleep_until(Instant::now() + CHECK_INTERVAL));
+        let next_check = self.next_check.get_or_insert_with(first);
+        while next_check.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let is_reset = !matches!(self.stream.take_error(), Ok(None));
             if now >= due || is_reset {
                 return Poll::Ready(());
             }
-            self.next_check.as_mut().reset(due.min(now + CHECK_INTERVAL));
+            next_check.as_mut().reset(due.min(now + CHECK_INTERVAL));
         }
         Poll::Pending
     }

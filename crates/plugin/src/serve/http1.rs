@@ -95,32 +95,34 @@ pub(super) async fn http1<T, S>(
         }
     })
     .await;
-    // The parser answers nothing in these cases.
-    let problem = match ended {
-        Ended::Left => {
-            debug!(%peer, status = 499, "the client left before it was answered");
-            return;
-        }
-        Ended::Served(Ok(())) => {
-            drop((connection, open));
-            let stream = hangup.map(Hangup::into_stream);
-            // Boxed: few connections switch, and the others need no room for it.
-            Box::pin(switched(progress, shared, activity, stream)).await;
-            return;
-        }
-        Ended::Served(Err(error)) if error.is_parse_version_h2() => refused::http_2(),
-        Ended::Served(Err(error)) => {
-            debug!(%peer, %error, "a connection ended early");
-            return;
-        }
-        Ended::NoHead if progress.phase() == Phase::Head => refused::slow_head(limits),
-        Ended::NoHead => return,
+    // The parser answers nothing in these cases. In a block, because the future would have room for the problem.
+    let refusal = {
+        let problem = match ended {
+            Ended::Left => {
+                debug!(%peer, status = 499, "the client left before it was answered");
+                return;
+            }
+            Ended::Served(Ok(())) => {
+                drop((connection, open));
+                let stream = hangup.map(Hangup::into_stream);
+                // Boxed: few connections switch, and the others need no room for it.
+                Box::pin(switched(progress, shared, activity, stream)).await;
+                return;
+            }
+            Ended::Served(Err(error)) if error.is_parse_version_h2() => refused::http_2(),
+            Ended::Served(Err(error)) => {
+                debug!(%peer, %error, "a connection ended early");
+                return;
+            }
+            Ended::NoHead if progress.phase() == Phase::Head => refused::slow_head(limits),
+            Ended::NoHead => return,
+        };
+        let (problem, head) = (answer::named(&problem, limits), progress.head());
+        client.refused(RefusedHead::raw(&head, peer, &problem, progress.head_since()), &shared);
+        raw_problem(&problem, head.starts_with(b"HEAD "))
     };
-    let (problem, head) = (answer::named(&problem, limits), progress.head());
-    client.refused(RefusedHead::raw(&head, peer, &problem, progress.head_since()), &shared);
     let Some(parts) = connection.into_parts() else { return };
-    let transport = parts.io.into_inner().into_inner();
-    write_refusal(transport, &raw_problem(&problem, head.starts_with(b"HEAD "))).await;
+    write_refusal(parts.io.into_inner().into_inner(), refusal).await;
 }
 
 /// Sees to a connection with which HTTP is done: it is closed, or has switched to another protocol. `stream` is there unless it

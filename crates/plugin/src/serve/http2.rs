@@ -14,7 +14,7 @@ use futures_util::{FutureExt, TryFutureExt};
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -77,22 +77,10 @@ pub(super) async fn serve<T, S>(
     let streams = Streams::new(shared.limits.send_timeout);
     let peer = client.peer;
     let meters = shared.protocols.meters.clone();
-    let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
-    builder
-        .timer(TokioTimer::new())
-        .enable_connect_protocol()
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEADER_LIST)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(LOCAL_RESETS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING.0)
-        .keep_alive_timeout(PING.1);
     let io = TokioIo::new(limited(transport, &shared.limits));
-    let mut connection =
-        builder.serve_connection(io, with_refusals(service, client, streams.clone(), shared));
+    // Not kept in a variable, for which the future would have room.
+    let mut connection = http2_builder(streams.clone())
+        .serve_connection(io, with_refusals(service, client, streams.clone(), shared));
     let mut running = FuturesUnordered::new();
     let mut idle = Box::pin(sleep_until(due));
     let (mut is_idle, mut is_closing, mut is_ending) = (true, false, false);
@@ -155,6 +143,23 @@ pub(super) async fn serve<T, S>(
         }
         debug!(%peer, %error, "a connection ended early");
     }
+}
+
+fn http2_builder(streams: Streams) -> hyper::server::conn::http2::Builder<Streams> {
+    let mut builder = hyper::server::conn::http2::Builder::new(streams);
+    builder
+        .timer(TokioTimer::new())
+        .enable_connect_protocol()
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADER_LIST)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1);
+    builder
 }
 
 /// Whether we ended the connection because its client only made work (RFC 9113, section 10.5).
@@ -231,6 +236,7 @@ where
             let mut answer = answer.map(|body| watched(body, trailers));
             // It speaks of the connection, which is not how HTTP/2 closes one.
             answer.headers_mut().remove(CONNECTION);
+            own_values(answer.headers_mut());
             Ok(answer)
         })
     })
@@ -262,6 +268,17 @@ fn switched(answer: Response<Body>, streams: &Streams, meters: &ListenerMeters) 
     }
     // Any success would mean that the handshake was accepted.
     if status.is_success() { crate::http::problem(&no_websocket(status)) } else { answer }
+}
+
+/// Copies the values of a head. HPACK remembers values as long as the connection lives (RFC 7541, section 2.3.2), and each one
+/// of a forwarded answer is a part of the buffer in which that was received: it would keep all of the buffer.
+fn own_values(headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        if let Ok(mut own) = HeaderValue::from_bytes(value.as_bytes()) {
+            own.set_sensitive(value.is_sensitive());
+            *value = own;
+        }
+    }
 }
 
 /// Leaves only the head of an answer to HEAD. hyper does that for HTTP/1.1 alone.

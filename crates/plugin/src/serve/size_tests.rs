@@ -39,9 +39,21 @@ async fn the_tasks_of_a_connection_are_small() {
         encrypted(Arc::clone(&stream), peer, due, service(), Arc::clone(&shared), stop, activity.clone());
     let tls = size_of_val(&tls);
     let client = Client { peer, session: None };
+    let second = Tcp(Arc::clone(&stream));
     let transport = Rewound::new(bytes::Bytes::new(), Tcp(stream));
-    let plain = size_of_val(&http1(transport, None, due, client, service(), shared, activity));
-    assert!(whole <= 1024 && tls <= 1024 && plain <= 2048, "{whole}, {tls} and {plain} bytes");
+    let plain = size_of_val(&http1(
+        transport,
+        None,
+        due,
+        client.clone(),
+        service(),
+        Arc::clone(&shared),
+        activity.clone(),
+    ));
+    let transport = Rewound::new(bytes::Bytes::new(), second);
+    let http2 = size_of_val(&http2::serve(transport, due, client, service(), shared, activity));
+    let sizes = [whole, tls, plain, http2];
+    assert!(whole <= 640 && tls <= 384 && plain <= 1536 && http2 <= 2048, "{sizes:?} bytes");
 }
 
 #[test]

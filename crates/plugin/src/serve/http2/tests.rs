@@ -98,6 +98,23 @@ async fn answer(
     (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
+#[test]
+fn the_values_of_an_answer_do_not_keep_the_buffer_in_which_they_were_received() {
+    let buffer = Bytes::from(vec![b'x'; 8192]);
+    let mut headers = HeaderMap::new();
+    for (name, range) in [("server", 0..5), ("etag", 9..20)] {
+        headers.insert(name, HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap());
+    }
+    headers.get_mut("etag").unwrap().set_sensitive(true);
+    own_values(&mut headers);
+    assert!(buffer.is_unique());
+    assert_eq!(
+        (&headers["server"], &headers["etag"]),
+        (&HeaderValue::from_static("xxxxx"), &HeaderValue::from_static("xxxxxxxxxxx"))
+    );
+    assert!(headers["etag"].is_sensitive() && !headers["server"].is_sensitive());
+}
+
 #[tokio::test]
 async fn a_request_looks_like_one_of_http_1_to_the_service() {
     let mut server = Server::start(ServeLimits::default()).await;
@@ -194,7 +211,7 @@ async fn malformed_trailers_reset_the_stream_of_their_request_even_after_the_hea
     let mut server = Server::with(service, ServeLimits::default()).await;
     let mut client = server.client().await;
     let request = |path, value| {
-        let trailers = http::HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static(value))]);
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static(value))]);
         let frames = [Frame::data(Bytes::from_static(b"a")), Frame::trailers(trailers)];
         get(path).method("POST").body(StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>)))).unwrap()
     };
