@@ -18,6 +18,7 @@ pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
+const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
@@ -96,11 +97,25 @@ pub(crate) async fn exchange(
     bytes: Vec<u8>,
     is_enough: impl Fn(&[Frame]) -> bool,
 ) -> anyhow::Result<Vec<Frame>> {
+    exchange_within(LONG, address, bytes, is_enough).await
+}
+
+/// The same with another limit.
+pub(crate) async fn exchange_within(
+    limit: Duration,
+    address: SocketAddr,
+    bytes: Vec<u8>,
+    is_enough: impl Fn(&[Frame]) -> bool,
+) -> anyhow::Result<Vec<Frame>> {
     let (mut reader, mut writer) = TcpStream::connect(address).await?.into_split();
+    let (acks, mut unsent) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
     let mut frames = Vec::new();
     // The other end may close before it has read everything.
     let writing = async {
         let _ = writer.write_all(&bytes).await;
+        while let Some(ack) = unsent.recv().await {
+            let _ = writer.write_all(&ack).await;
+        }
         std::future::pending::<()>().await;
     };
     let reading = async {
@@ -115,6 +130,10 @@ pub(crate) async fn exchange(
                 return;
             }
             let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            if head[3] == PING && head[4] & ACK == 0 {
+                // A client that does not answer is taken to be gone.
+                let _ = acks.send(frame(PING, ACK, 0, &payload));
+            }
             frames.push(Frame { kind: head[3], flags: head[4], stream, payload });
         }
     };
@@ -124,8 +143,8 @@ pub(crate) async fn exchange(
             () = reading => {}
         }
     };
-    let in_time = timeout(LONG, both).await.is_ok();
-    anyhow::ensure!(in_time, "the connection is still open after {LONG:?}; it sent {:?}", frames.last());
+    let in_time = timeout(limit, both).await.is_ok();
+    anyhow::ensure!(in_time, "the connection is still open after {limit:?}; it sent {:?}", frames.last());
     Ok(frames)
 }
 

@@ -1,6 +1,7 @@
 //! The real agent with a gateway or a balancer in HTTP mode, and one raw exchange with it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -100,6 +101,21 @@ impl Front {
     /// everything else to it as it is. A balancer has no routes: it sends everything as it is, and the short limit is that of
     /// another listener.
     pub(crate) async fn start(kind: Kind) -> anyhow::Result<Self> {
+        Self::with(kind, "").await
+    }
+
+    /// The same with an access log without queries.
+    pub(crate) async fn logging(kind: Kind) -> anyhow::Result<Self> {
+        Self::with(kind, "access_log: {to: access.log, query: omit}\n      ").await
+    }
+
+    /// Where that log is.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.machine.folder().join("access.log")
+    }
+
+    /// The same with more settings.
+    async fn with(kind: Kind, more: &str) -> anyhow::Result<Self> {
         let recorder = Recorder::start().await?;
         let url = format!("http://{}", recorder.address);
         let settings = match kind {
@@ -114,7 +130,7 @@ impl Front {
                 )
             }
         };
-        Self::up(kind, recorder, &settings, "", &[]).await
+        Self::up(kind, recorder, &format!("{more}{settings}"), "", &[]).await
     }
 
     /// In front of a member that echoes each request, `tests/examples/echo.rs`: a gateway under `/echo`, a balancer under `/`.

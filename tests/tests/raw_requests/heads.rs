@@ -50,6 +50,19 @@ async fn a_request_line_has_one_meaning(front: Front) -> anyhow::Result<()> {
             ("NUL in the path", line("GET /@@@/a\0b HTTP/1.1"), BAD_TARGET),
             ("angle brackets", line("GET /@@@/a<b> HTTP/1.1"), BAD_TARGET),
             ("a quote in the query", line("GET /@@@/?q=\"x\" HTTP/1.1"), BAD_TARGET),
+            ("a quote in the path", line("GET /@@@/\"x\" HTTP/1.1"), BAD_TARGET),
+            ("a backtick in the path", line("GET /@@@/`x` HTTP/1.1"), BAD_TARGET),
+            // Browsers send it so.
+            ("a backtick in the query", line("GET /@@@/?q=`x` HTTP/1.1"), at("GET /@@@/?q=`x`")),
+            ("a fragment of a readiness check", line("GET /ready#b HTTP/1.1"), BAD_TARGET),
+            (
+                "an absolute target with a port above 65535",
+                line("GET http://y:99999/@@@/a HTTP/1.1"),
+                BAD_HOST,
+            ),
+            ("an absolute target with a slash in a password", line("GET http://u:p/w@y/@@@/a HTTP/1.1"), {
+                BAD_HOST
+            }),
             ("a space in the path", line("GET /@@@/a b HTTP/1.1"), BAD_LINE),
             ("two spaces", line("GET  /@@@/a HTTP/1.1"), BAD_LINE),
             ("a tab", line("GET\t/@@@/a HTTP/1.1"), BAD_METHOD),

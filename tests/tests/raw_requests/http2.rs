@@ -1,16 +1,20 @@
 //! HTTP/2 floods and malformed requests (section 4e of the design page), as frames against the real agent.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use e2e::eventually;
 
 use crate::frames::{
     CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PING,
     PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, block,
-    exchange, field, frame, get, has_ended, preface,
+    exchange, exchange_within, field, frame, get, has_ended, preface,
 };
 use crate::front::Failures;
 use crate::{Front, of_each_front};
 
+/// How long streams may be held: twice the time that a client may read nothing.
+const HELD: Duration = Duration::from_secs(120);
 /// The index of `:method: GET` and of other pseudo headers in HPACK's static table.
 const GET_SLASH: [u8; 4] = [0x82, 0x86, 0x84, 0x01];
 
@@ -188,10 +192,14 @@ async fn a_malformed_request_is_refused_alone(front: Front) -> anyhow::Result<()
         block(&[&pseudo[..], more].concat())
     };
     let connect = block(&[(":method", "CONNECT"), (":authority", "x:443")]);
+    let as_user = block(&[(":method", "GET"), (":scheme", "http"), (":authority", "u@x"), (":path", "/bad")]);
     for (name, block, right) in [
         ("path *", with("*", &[]), Right::Any),
         ("an empty path", with("", &[]), Right::Any),
         ("a path without a slash", with("a", &[]), Right::Any),
+        ("a quote in the path", with("/bad\"", &[]), Right::Status(&["400"])),
+        ("a backtick in the path", with("/bad`", &[]), Right::Reset),
+        ("a user name", as_user, Right::Status(&["400"])),
         ("another host", with("/bad", &[("host", "y")]), Right::Reset),
         ("a value with a leading space", with("/bad", &[("a", " b")]), Right::Reset),
         ("a value with a trailing tab", with("/bad", &[("a", "b\t")]), Right::Reset),
@@ -288,7 +296,41 @@ async fn cookie_crumbs_arrive_as_one_cookie(front: Front) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// A known limit: h2 parses `:path` before anything else sees it, with a parser that drops the fragment. What is left is
+/// matched, logged and sent, so no two servers read it differently. HTTP/1.1, of which we see the bytes, refuses it.
+async fn a_fragment_in_a_path_is_dropped_by_the_parser_and_reaches_nobody(
+    front: Front,
+) -> anyhow::Result<()> {
+    let request = [preface(&[]), frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/dropped#b?c"))].concat();
+    exchange(front.address, request, |frames| has_ended(frames, 1)).await?;
+    let seen = front.recorder.seen("/dropped");
+    ensure!(seen.len() == 1 && seen[0].line() == "GET /dropped", "{seen:?}");
+    Ok(())
+}
+
+/// Section 4e: as many streams as there may be, with large heads, whose answers are never taken. Each ends after the time that
+/// a client may read nothing, and gives its place back.
+async fn streams_held_with_a_window_of_zero_are_reset_and_free_their_places(
+    front: Front,
+) -> anyhow::Result<()> {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    // One field, and references to it.
+    let fields = [&[0x40, 1, b'a', 1, b'b'][..], &[0xbe; 80]].concat();
+    let held: Vec<u8> =
+        streams(100).flat_map(|stream| headers(stream, END_HEADERS | END_STREAM, &fields)).collect();
+    let reset =
+        |frames: &[Frame]| frames.iter().filter(|one| one.kind == RST_STREAM && one.code() == CANCEL).count();
+    let bytes = [preface(&[(INITIAL_WINDOW_SIZE, 0)]), held].concat();
+    let frames = exchange_within(HELD, front.address, bytes, |frames| reset(frames) >= 100).await?;
+    ensure!(reset(&frames) == 100, "{} were reset: {:?}", reset(&frames), frames.last());
+    let data: usize = frames.iter().filter(|one| one.kind == DATA).map(|one| one.payload.len()).sum();
+    ensure!(data == 0, "{data} bytes were sent into a window of zero");
+    still_serves(&front).await
+}
+
 of_each_front!(start:
+    a_fragment_in_a_path_is_dropped_by_the_parser_and_reaches_nobody,
+    streams_held_with_a_window_of_zero_are_reset_and_free_their_places,
     a_flood_ends_its_connection_and_nothing_else,
     frames_that_cost_nothing_are_answered_or_ignored,
     a_connection_has_at_most_100_open_streams,

@@ -323,9 +323,9 @@ mod tests {
     fn a_character_is_named_with_its_encoding() {
         let error = HeadError::character('<', 3);
         assert!(error.to_string().contains("`<` at byte 3"), "{error}");
+        assert_eq!(error.to_problem().hint.as_deref(), Some("write it as `%3C`"));
         let error = HeadError::character('`', 7);
         assert!(error.to_string().contains("has a backtick at byte 7"), "{error}");
-        assert_eq!(error.to_problem().hint.as_deref(), Some("write it as `%3C`"));
         assert_eq!(
             HeadError::character('\u{e9}', 1).to_problem().hint.as_deref(),
             Some("write it as `%C3%A9`")

@@ -97,16 +97,17 @@ async fn keeping_alive_for_a_second(seconds: watch::Receiver<()>) -> Upstream {
         let number = connections.fetch_add(1, Ordering::SeqCst);
         let mut seconds = seconds.clone();
         async move {
+            let mut head = read_head(&mut stream).await;
             loop {
-                let head = tokio::select! {
-                    head = read_head(&mut stream) => head,
-                    _ = seconds.changed() => break,
-                };
                 if head.is_empty() || stream.write_all(OK).await.is_err() {
                     return;
                 }
                 // It is idle from now on.
                 seconds.mark_unchanged();
+                tokio::select! {
+                    next = read_head(&mut stream) => head = next,
+                    _ = seconds.changed() => break,
+                }
             }
             match number % 3 {
                 0 => {}

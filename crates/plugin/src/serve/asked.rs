@@ -5,7 +5,7 @@
 
 use http::header::{HOST, REFERER, USER_AGENT};
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, Method};
 
 /// How many characters of a method are kept.
@@ -36,7 +36,7 @@ impl Asked {
         let uri = &head.uri;
         let target = match uri.authority() {
             Some(authority) if uri.scheme().is_some() || head.method == Method::CONNECT => {
-                let path = uri.path_and_query().map(|path| path.as_str());
+                let path = uri.path_and_query().map(PathAndQuery::as_str);
                 Target { host: host_of(authority.as_str()), path: path.map(ToOwned::to_owned) }.whole()
             }
             // A host and port alone, which is no target but that of CONNECT.
@@ -45,7 +45,7 @@ impl Asked {
         };
         Self {
             method: Some(first(head.method.as_str(), METHOD)),
-            host: target.host.or_else(|| host_field(field(&head.headers, &HOST)?)),
+            host: target.host.or_else(|| host_field(&field(&head.headers, &HOST)?)),
             path: target.path.filter(|path| !path.is_empty()),
             protocol: Some(format!("{:?}", head.version)),
             user_agent: field(&head.headers, &USER_AGENT),
@@ -61,22 +61,22 @@ impl Asked {
         let is_whole = line.ends_with(b"\n");
         let mut words = line.trim_ascii_end().splitn(3, |byte| *byte == b' ');
         let (method, target, protocol) = (words.next(), words.next(), words.next());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let version = protocol.filter(|word| is_whole && is_version(word)).map(text);
         // A method is known once something follows it.
         let method = method.filter(|word| target.is_some() && Method::from_bytes(word).is_ok());
-        let Some(method) = method else { return Self::default() };
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let target = Target::of_text(
-            &text(target.unwrap_or_default()),
-            method == b"CONNECT",
-            protocol.is_some() || is_whole,
-        );
-        let protocol = protocol.filter(|word| is_whole && is_version(word)).map(text);
-        let of = |name: &HeaderName| raw_field(fields, name).map(|value| text(value));
+        if method.is_none() && version.is_none() {
+            return Self::default();
+        }
+        let is_connect = method == Some(&b"CONNECT"[..]);
+        let target_is_whole = protocol.is_some() || is_whole;
+        let target = Target::of_text(&text(target.unwrap_or_default()), is_connect, target_is_whole);
+        let of = |name: &HeaderName| raw_field(fields, name).map(text);
         Self {
-            method: Some(first(&text(method), METHOD)),
-            host: target.host.or_else(|| host_field(of(&HOST)?)),
+            method: method.map(|method| first(&text(method), METHOD)),
+            host: target.host.or_else(|| host_field(&of(&HOST)?)),
             path: target.path.filter(|path| !path.is_empty()),
-            protocol,
+            protocol: version,
             user_agent: of(&USER_AGENT),
             referer: of(&REFERER),
         }
@@ -129,7 +129,7 @@ fn host_of(authority: &str) -> Option<String> {
 }
 
 /// The value of `Host`, whatever it is, without a user name and a password.
-fn host_field(value: String) -> Option<String> {
+fn host_field(value: &str) -> Option<String> {
     let host = value.rsplit('@').next().unwrap_or_default();
     (!host.is_empty()).then(|| first(host, HOST_LEN))
 }
@@ -175,6 +175,7 @@ mod tests {
             ("GET /a#token HTTP/1.1\r\nhost: x", ["GET", "-", "/a", "HTTP/1.1"]),
             ("GET /a HTTP/1.1", ["GET", "-", "/a", "-"]),
             ("GET /a", ["GET", "-", "/a", "-"]),
+            ("G{T /a HTTP/1.1\r\nhost: x\r\n", ["-", "x", "/a", "HTTP/1.1"]),
             ("GET", ["-"; 4]),
             ("OPTIONS * HTTP/1.10\r\n", ["OPTIONS", "-", "*", "HTTP/1.10"]),
             ("CONNECT u:p@x:443 HTTP/1.1\r\n", ["CONNECT", "x:443", "-", "HTTP/1.1"]),

@@ -1,5 +1,7 @@
 //! Slow clients: each phase of a connection has a limit that its bytes do not renew.
 
+use std::sync::Mutex;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -87,4 +89,27 @@ async fn a_connection_with_http_2_that_asks_nothing_is_closed() {
     server.trickle(preface, b"\0\0\x08\x06\0\0\0\0\0pingping").await;
     // The preface itself has the same limit, whatever its pace.
     server.trickle(&preface[..20], b"").await;
+}
+
+#[tokio::test]
+async fn a_slow_head_is_reported_with_what_is_known_of_it_and_with_its_time() {
+    let reports: Arc<Mutex<Vec<(Asked, Duration, u64)>>> = Arc::default();
+    let noted = Arc::clone(&reports);
+    let on_refused = OnRefused::new(move |refused| {
+        assert!(refused.problem.request_id.is_some(), "{:?}", refused.problem);
+        noted.lock().unwrap().push((refused.asked.clone(), refused.took, refused.sent));
+    });
+    let server = Server::start(Protocols { on_refused, ..all_protocols() }).await;
+    let came = server.trickle(b"GET /slow HTTP/1.1\r\nhost: x\r\nuser-agent: test\r\na: ", b"A").await;
+    // A beginning that could be one of HTTP/2.
+    let stalled = server.trickle(b"P", b"").await;
+    assert!(stalled.starts_with("HTTP/1.1 408 "), "{stalled}");
+    let reports = reports.lock().unwrap();
+    let [(slow, took, sent), (stalled, ..)] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!((slow.method.as_deref(), slow.host.as_deref()), (Some("GET"), Some("x")));
+    assert_eq!((slow.path.as_deref(), slow.user_agent.as_deref()), (Some("/slow"), Some("test")));
+    assert!(*took >= Duration::from_secs(1), "{took:?}");
+    let (_, body) = came.split_once("\r\n\r\n").unwrap();
+    assert_eq!(*sent, body.len() as u64, "{came}");
+    assert_eq!(*stalled, Asked::default());
 }

@@ -68,6 +68,7 @@ async fn a_backend_with_tls_must_have_a_certificate_for_its_host() {
             refused.starts_with("HTTP/1.1 502") && body(&refused).contains("certificate"),
             "{host}: {refused}"
         );
+        assert!(body(&refused).contains("no-tls-session") && body(&refused).contains("`ca`"), "{refused}");
     }
 }
 
@@ -106,4 +107,30 @@ async fn handshakes_connections_and_certificates_are_counted() {
     assert!(has(failed), "{}", behind.metrics());
     assert_eq!(behind.metric("refused_total", "malformed"), 1);
     assert!(!front.metrics().contains("tls_handshakes_total{"), "it has no TLS: {}", front.metrics());
+}
+
+/// Waits for the limit of the listener for heads, which is ten seconds.
+#[tokio::test]
+async fn a_handshake_that_never_ends_is_counted_as_failed_and_as_too_late() {
+    let upstream = named("a").await;
+    let behind = terminating(upstream.addr, json!({})).await;
+    let failed = |count: usize| {
+        let line = format!(
+            r#"coterie_tls_handshakes_total{{listener="main",version="unknown",result="failed"}} {count}"#
+        );
+        behind.metrics().lines().any(|shown| shown == line)
+    };
+    // One that ends before its first byte.
+    drop(TcpStream::connect(at(&behind)).await.unwrap());
+    eventually("it is counted", async || failed(1)).await;
+    assert_eq!(behind.metric("refused_total", "reason=\"timeout\""), 0);
+    let mut stalled = TcpStream::connect(at(&behind)).await.unwrap();
+    stalled.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = stalled.read_to_end(&mut rest).await;
+    assert_eq!(rest, b"", "it gets no answer");
+    eventually("it is counted", async || {
+        failed(2) && behind.metric("refused_total", "reason=\"timeout\"") == 1
+    })
+    .await;
 }
