@@ -4,7 +4,7 @@
 //! writes atomics only.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -34,6 +34,15 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
+/// Why no connection could be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unreachable {
+    /// In words.
+    pub(crate) why: String,
+    /// A connection was there, and no TLS session came about: a check that opens a connection alone does not refute it.
+    pub(crate) is_tls: bool,
+}
+
 /// The state of an address.
 #[derive(Debug)]
 pub(crate) struct AddressState {
@@ -43,6 +52,8 @@ pub(crate) struct AddressState {
     reached: AtomicU64,
     /// When opening a connection failed last, in milliseconds of age plus one; 0 if none has failed since one was open.
     unreachable_ms: AtomicU64,
+    /// Why. Requests to an address that can be reached do not read it.
+    unreachable: Mutex<Option<Unreachable>>,
     ewma: PeakEwma,
     outlier: Outlier,
     /// Attempts by the class of their answers, those without one first.
@@ -65,6 +76,7 @@ impl AddressState {
             in_flight: AtomicU32::new(0),
             reached: AtomicU64::new(0),
             unreachable_ms: AtomicU64::new(0),
+            unreachable: Mutex::default(),
             ewma: PeakEwma::default(),
             outlier: Outlier::default(),
             attempts: Default::default(),
@@ -102,6 +114,9 @@ impl AddressState {
             self.back_ms.store(millis, Ordering::Relaxed);
         }
         self.is_down.store(why_down.is_some(), Ordering::Relaxed);
+        if why_down.is_none() {
+            self.refute_unreachable();
+        }
         *known = why_down;
     }
 
@@ -137,13 +152,36 @@ impl AddressState {
         self.reached.fetch_add(1, Ordering::Relaxed);
         if self.unreachable_ms.load(Ordering::Relaxed) != 0 {
             self.unreachable_ms.store(0, Ordering::Relaxed);
+            *self.unreachable() = None;
         }
     }
 
     /// Records that no connection could be opened.
-    pub(crate) fn mark_unreachable(&self, now: Instant) {
+    pub(crate) fn mark_unreachable(&self, why: Unreachable, now: Instant) {
         let millis = u64::try_from(self.age(now).as_millis()).unwrap_or(u64::MAX);
         self.unreachable_ms.store(millis.saturating_add(1), Ordering::Relaxed);
+        *self.unreachable() = Some(why);
+    }
+
+    /// Records that a connection without TLS was opened by a check or a probe, which says nothing about TLS.
+    pub(crate) fn refute_unreachable(&self) {
+        if self.unreachable_ms.load(Ordering::Relaxed) != 0 {
+            let mut known = self.unreachable();
+            if known.as_ref().is_none_or(|known| !known.is_tls) {
+                self.unreachable_ms.store(0, Ordering::Relaxed);
+                *known = None;
+            }
+        }
+    }
+
+    /// Why the last connection could not be opened, unless one has been open since.
+    pub(crate) fn why_unreachable(&self) -> Option<String> {
+        self.unreachable_at()?;
+        self.unreachable().as_ref().map(|known| known.why.clone())
+    }
+
+    fn unreachable(&self) -> MutexGuard<'_, Option<Unreachable>> {
+        self.unreachable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When opening a connection failed last, unless one has been open since.
@@ -223,6 +261,10 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn refused() -> Unreachable {
+        Unreachable { why: "it refuses connections".to_owned(), is_tls: false }
+    }
+
     /// The estimate in milliseconds and whether five such outcomes eject the address, after answers that took 20 ms.
     fn after(outcome: Outcome, took: Duration) -> (f32, bool) {
         let now = Instant::now();
@@ -254,12 +296,28 @@ mod tests {
         let state = AddressState::new(now);
         let health = |at| state.health(at, avoid, true);
         assert_eq!(health(now), Health::Good);
-        state.mark_unreachable(now);
+        state.mark_unreachable(refused(), now);
         assert_eq!(health(now + 999 * MS), Health::Avoided);
         assert_eq!(health(now + avoid), Health::Good);
-        state.mark_unreachable(now);
+        state.mark_unreachable(refused(), now);
         state.mark_reached();
         assert_eq!(health(now), Health::Good, "it was reached since");
+    }
+
+    #[test]
+    fn an_address_stays_unreachable_until_a_connection_or_a_check_succeeds() {
+        let now = Instant::now();
+        let state = AddressState::new(now);
+        state.mark_unreachable(refused(), now);
+        assert_eq!(state.why_unreachable().as_deref(), Some("it refuses connections"));
+        state.checked(None, now);
+        assert_eq!((state.why_unreachable(), state.unreachable_at()), (None, None));
+        state.mark_unreachable(Unreachable { is_tls: true, ..refused() }, now);
+        state.checked(None, now);
+        state.refute_unreachable();
+        assert!(state.why_unreachable().is_some(), "a check without TLS says nothing about the certificate");
+        state.mark_reached();
+        assert_eq!((state.why_unreachable(), state.unreachable_at()), (None, None));
     }
 
     #[test]

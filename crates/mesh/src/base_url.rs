@@ -9,7 +9,7 @@ use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery, Uri};
 use tokio::time::Instant;
 
-use crate::address::AddressState;
+use crate::address::{AddressState, Unreachable};
 use crate::origin::{Origin, Protocol, Trust};
 
 /// A URL below which requests are sent: `http://127.0.0.1:8000/base`.
@@ -132,6 +132,22 @@ impl BaseUrl {
     /// requests.
     pub fn checked(&self, why_down: Option<String>) {
         self.0.state.checked(why_down, Instant::now());
+    }
+
+    /// Takes what a probe has found, which opens a connection without TLS: why it failed, or `None` if it did not.
+    pub fn probed(&self, why: Option<&str>) {
+        match why {
+            Some(why) => {
+                let why = Unreachable { why: why.to_owned(), is_tls: false };
+                self.0.state.mark_unreachable(why, Instant::now());
+            }
+            None => self.0.state.refute_unreachable(),
+        }
+    }
+
+    /// Why the last connection could not be opened, unless one has been open since.
+    pub fn why_unreachable(&self) -> Option<String> {
+        self.0.state.why_unreachable()
     }
 
     /// Whether its active checks fail.

@@ -1,12 +1,13 @@
 //! What happened to the requests of all meshes that share their members, as totals since the start.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::lease::Gauge;
 use crate::outlier::EjectionReason;
 use crate::pool::Pools;
-use crate::upstream::Upstreams;
+use crate::upstream::{Upstream, Upstreams};
 
 /// Why a request was sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,22 @@ pub(crate) struct Counts {
     /// Requests that wait for a serving member now.
     pub(crate) waiting: Gauge,
     pub(crate) upstreams: Upstreams,
+    /// Requests to addresses that belong to no route, and to services without members.
+    pub(crate) other: Arc<Upstream>,
+}
+
+/// The number of idle connections by what they were opened for.
+#[derive(Debug, Default)]
+pub(crate) struct Idle(BTreeMap<usize, usize>);
+
+impl Idle {
+    pub(crate) fn add(&mut self, upstream: &Arc<Upstream>, number: usize) {
+        *self.0.entry(Arc::as_ptr(upstream).addr()).or_default() += number;
+    }
+
+    pub(crate) fn of(&self, upstream: &Arc<Upstream>) -> usize {
+        self.0.get(&Arc::as_ptr(upstream).addr()).copied().unwrap_or_default()
+    }
 }
 
 /// The totals at one moment.
@@ -108,20 +125,33 @@ pub struct UpstreamCounts {
 }
 
 impl Counts {
-    pub(crate) fn retried(&self, reason: RetryReason) {
+    pub(crate) fn retried(&self, reason: RetryReason, upstream: Option<&Arc<Upstream>>) {
         self.retries[reason as usize].fetch_add(1, Ordering::Relaxed);
+        upstream.unwrap_or(&self.other).retried(reason);
     }
 
-    pub(crate) fn ejected(&self, reason: EjectionReason) {
+    pub(crate) fn ejected(&self, reason: EjectionReason, upstream: Option<&Arc<Upstream>>) {
         self.ejections[reason as usize].fetch_add(1, Ordering::Relaxed);
+        upstream.unwrap_or(&self.other).ejected(reason);
     }
 
     pub(crate) fn budget_was_exhausted(&self) {
         self.budget_exhausted.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn connected(&self, result: ConnectResult) {
+    pub(crate) fn connected(&self, result: ConnectResult, upstream: &Upstream) {
         self.connects[result as usize].fetch_add(1, Ordering::Relaxed);
+        upstream.connected(result);
+    }
+
+    /// The number of idle connections that were opened for requests to each of these.
+    pub(crate) fn idle(&self) -> Idle {
+        let all = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+        drop(all);
+        let mut idle = Idle::default();
+        pools.iter().for_each(|pools| pools.idle(&mut idle));
+        idle
     }
 
     /// Counts the open connections of these pools for as long as they exist.
@@ -163,15 +193,20 @@ mod tests {
     fn each_reason_has_its_own_count() {
         let counts = Counts::default();
         for (times, reason) in (1..).zip(RetryReason::ALL) {
-            (0..times).for_each(|_| counts.retried(reason));
+            (0..times).for_each(|_| counts.retried(reason, None));
         }
         for (times, reason) in (1..).zip(EjectionReason::ALL) {
-            (0..times).for_each(|_| counts.ejected(reason));
+            (0..times).for_each(|_| counts.ejected(reason, None));
         }
         for (times, result) in (1..).zip(ConnectResult::ALL) {
-            (0..times).for_each(|_| counts.connected(result));
+            (0..times).for_each(|_| counts.connected(result, &counts.other));
         }
         let now = counts.now();
+        let other = counts.other.read();
+        assert_eq!(
+            (other.connects, other.retries, other.ejections),
+            ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6], [1, 2, 3])
+        );
         assert_eq!(now.connects.map(|(_, count)| count), [1, 2, 3, 4, 5]);
         assert_eq!(now.retries.map(|(_, count)| count), [1, 2, 3, 4, 5, 6]);
         assert_eq!(now.ejections.map(|(_, count)| count), [1, 2, 3]);

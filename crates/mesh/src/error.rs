@@ -5,6 +5,7 @@ use std::time::Duration;
 use types::{Epoch, ErrorKind, NodeId, Problem, ServiceName, ShardId};
 
 use crate::head::MAX_HOPS;
+use crate::proxies::proxy_refusal;
 
 /// Why a request got no answer from a member.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +13,12 @@ pub enum MeshError {
     /// Request a service that exists: no node runs this one, and none could.
     #[error("no node of this cluster has or can run the service `{service}`")]
     UnknownService {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Use the listeners of that service: its API on its nodes is no destination of a proxy's requests.
+    #[error("{}", proxy_refusal(service))]
+    ForOperators {
         /// The service.
         service: ServiceName,
     },
@@ -248,6 +255,11 @@ impl MeshError {
             Self::UnknownService { .. } => {
                 (ErrorKind::NotFound, "unknown-service", "`ctl members` shows which services there are")
             }
+            Self::ForOperators { .. } => (
+                ErrorKind::Forbidden,
+                "for-operators",
+                "operators have `ctl routes` and `ctl backends`; `ctl members` shows the addresses of its listeners",
+            ),
             Self::NoServingMember { .. } => (
                 ErrorKind::Unavailable,
                 "no-serving-member",

@@ -7,6 +7,7 @@
 
 mod answer;
 mod forward;
+pub mod forwarded;
 mod hops;
 mod names;
 mod path;

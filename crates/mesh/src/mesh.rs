@@ -284,6 +284,11 @@ impl Mesh {
         matches!(self.0.targets.kind(service), Kind::Settled(_) | Kind::NotYetKnown)
     }
 
+    /// Whether a service is a gateway or a balancer, whose members get no requests from this one.
+    pub fn is_proxy(&self, service: &ServiceName) -> bool {
+        self.0.is_proxy(service)
+    }
+
     pub(crate) fn wire(&self) -> &Wire {
         &self.0.wire
     }

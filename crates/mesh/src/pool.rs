@@ -29,9 +29,10 @@ pub(crate) use self::unanswered::Asked;
 
 use self::connect::Connector;
 use self::per_core::{PerCore, Settings};
-use crate::counts::Counts;
+use crate::counts::{Counts, Idle};
 use crate::limits::Limits;
 use crate::origin::Origin;
+use crate::upstream::Upstream;
 
 /// The pools of all cores.
 #[derive(Debug)]
@@ -66,13 +67,28 @@ impl Pools {
     }
 
     /// A connection to an origin.
-    pub(crate) async fn lease(&self, origin: &Arc<Origin>, which: Which) -> Result<Leased, ConnectError> {
-        self.here().lease(origin, which).await
+    /// A new one is counted under `upstream`.
+    pub(crate) async fn lease(
+        &self,
+        origin: &Arc<Origin>,
+        which: Which,
+        upstream: Option<&Arc<Upstream>>,
+    ) -> Result<Leased, ConnectError> {
+        self.here().lease(origin, which, upstream).await
     }
 
     /// A new connection to an origin that never carries another request, for a WebSocket.
-    pub(crate) async fn lease_alone(&self, origin: &Arc<Origin>) -> Result<Leased, ConnectError> {
-        self.here().lease_alone(origin).await
+    pub(crate) async fn lease_alone(
+        &self,
+        origin: &Arc<Origin>,
+        upstream: Option<&Arc<Upstream>>,
+    ) -> Result<Leased, ConnectError> {
+        self.here().lease_alone(origin, upstream).await
+    }
+
+    /// Adds the number of idle connections by what they were opened for.
+    pub(crate) fn idle(&self, idle: &mut Idle) {
+        self.cores.iter().for_each(|core| core.idle(idle));
     }
 
     /// Closes the idle connections to these addresses.

@@ -1,17 +1,19 @@
 //! What is counted of the requests to one service, or to the addresses of one route.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use types::ServiceName;
 
 use crate::base_url::BaseUrl;
+use crate::counts::{ConnectResult, RetryReason};
 use crate::durations::{Durations, DurationsRead};
 use crate::lease::{Entered, Gauge};
+use crate::outlier::EjectionReason;
 
 /// The name under which requests for services wait that may not exist.
-const OTHER: &str = "_OTHER";
+pub(crate) const OTHER: &str = "_OTHER";
 
 /// The counts of the requests to one service, or to the addresses of one route.
 #[derive(Debug, Default)]
@@ -20,9 +22,36 @@ pub(crate) struct Upstream {
     durations: Durations,
     budget_exhausted: AtomicU64,
     waiting: Gauge,
+    retries: [AtomicU64; RetryReason::ALL.len()],
+    ejections: [AtomicU64; EjectionReason::ALL.len()],
+    connects: [AtomicU64; ConnectResult::ALL.len()],
+    /// Open connections that were opened for a request to it, idle or not.
+    open: AtomicUsize,
 }
 
 impl Upstream {
+    pub(crate) fn retried(&self, reason: RetryReason) {
+        self.retries[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn ejected(&self, reason: EjectionReason) {
+        self.ejections[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connected(&self, result: ConnectResult) {
+        self.connects[result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection was opened for one of its requests.
+    pub(crate) fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Such a connection has ended.
+    pub(crate) fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn durations(&self) -> &Durations {
         &self.durations
     }
@@ -41,8 +70,17 @@ impl Upstream {
             durations: self.durations.read(),
             budget_exhausted: self.budget_exhausted.load(Ordering::Relaxed),
             waiting: self.waiting.value(),
+            retries: read(&self.retries),
+            ejections: read(&self.ejections),
+            connects: read(&self.connects),
+            open: self.open.load(Ordering::Relaxed),
+            idle: 0,
         }
     }
+}
+
+fn read<const N: usize>(counts: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|at| counts[at].load(Ordering::Relaxed))
 }
 
 /// The counts at one moment.
@@ -54,6 +92,30 @@ pub struct UpstreamRead {
     pub budget_exhausted: u64,
     /// Requests that wait now.
     pub waiting: usize,
+    /// Requests that were sent again, in the order of [`RetryReason::ALL`].
+    pub retries: [u64; RetryReason::ALL.len()],
+    /// Ejections, in the order of [`EjectionReason::ALL`].
+    pub ejections: [u64; EjectionReason::ALL.len()],
+    /// Attempts to open a connection, in the order of [`ConnectResult::ALL`].
+    pub connects: [u64; ConnectResult::ALL.len()],
+    /// Open connections, idle or not. One that several routes use is counted where it was opened.
+    pub open: usize,
+    /// Those that wait for requests.
+    pub idle: usize,
+}
+
+impl UpstreamRead {
+    /// Adds other counts.
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.durations.add(&more.durations);
+        self.budget_exhausted += more.budget_exhausted;
+        self.waiting += more.waiting;
+        let counts = self.retries.iter_mut().chain(&mut self.ejections).chain(&mut self.connects);
+        let added = more.retries.iter().chain(&more.ejections).chain(&more.connects);
+        counts.zip(added).for_each(|(count, added)| *count += added);
+        self.open += more.open;
+        self.idle += more.idle;
+    }
 }
 
 /// The addresses of a route, so that requests to them are counted under its name. They are shown for as long as this exists.

@@ -10,6 +10,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::time::{Instant, sleep_until};
 
+use crate::address::Unreachable;
 use crate::base_url::BaseUrl;
 use crate::counts::{ConnectResult, Counts, RetryReason};
 use crate::error::MeshError;
@@ -84,7 +85,7 @@ impl Wire {
         url: &BaseUrl,
         limits: &Limits,
         may_repeat: bool,
-        asked: &Asked,
+        asked: &Asked<'_>,
     ) -> Result<Response<Received>, Failed> {
         let path = url.below(&head.path).map_err(|error| Failed {
             failure: Failure::Aborted,
@@ -95,7 +96,7 @@ impl Wire {
             match &head.key {
                 None => self.exchange(request, upload, url, may_repeat, asked).await,
                 // Boxed: most requests are no handshakes, and need no room for this.
-                Some(_) => Box::pin(self.shake_hands(request(), url)).await,
+                Some(_) => Box::pin(self.shake_hands(request(), url, asked)).await,
             }
         };
         let began = Instant::now();
@@ -140,8 +141,9 @@ impl Wire {
         &self,
         request: Request<AttemptBody>,
         url: &BaseUrl,
+        asked: &Asked<'_>,
     ) -> Result<Response<Received>, SendError> {
-        let mut connection = self.pools.lease_alone(url.origin()).await?;
+        let mut connection = self.pools.lease_alone(url.origin(), asked.upstream).await?;
         let answer = connection.send(request, || true).await?;
         Ok(answer.map(|incoming| Received::alone(incoming, connection)))
     }
@@ -154,9 +156,9 @@ impl Wire {
         upload: &Upload,
         url: &BaseUrl,
         may_repeat: bool,
-        asked: &Asked,
+        asked: &Asked<'_>,
     ) -> Result<Response<Received>, SendError> {
-        let mut connection = self.pools.lease(url.origin(), Which::Any).await?;
+        let mut connection = self.pools.lease(url.origin(), Which::Any, asked.upstream).await?;
         asked.sends(connection.unanswered());
         let mut sent = connection.send(request(), || upload.is_sent()).await;
         if let Err(error) = &sent
@@ -164,10 +166,10 @@ impl Wire {
             && let Some(reason) = sends_again(error, may_repeat)
             && upload.can_replay()
         {
-            self.counts.retried(reason);
+            self.counts.retried(reason, asked.upstream);
             trail::resent(reason);
             (connection, sent) = Box::pin(async {
-                let mut connection = self.pools.lease(url.origin(), Which::New).await?;
+                let mut connection = self.pools.lease(url.origin(), Which::New, asked.upstream).await?;
                 asked.sends(connection.unanswered());
                 let sent = connection.send(request(), || upload.is_sent()).await;
                 Ok::<_, SendError>((connection, sent))
@@ -304,10 +306,17 @@ fn classify(error: &SendError, url: &BaseUrl, upload: &Upload) -> Failed {
         return Failed { failure: Failure::Aborted, error: MeshError::BodyAborted { why } };
     }
     let (failure, error) = match error {
-        SendError::Connect(error) if error.result == ConnectResult::Tls => {
-            (Failure::NotConnected, MeshError::NoTlsSession { address, why })
+        SendError::Connect(error) => {
+            let is_tls = error.result == ConnectResult::Tls;
+            let unreachable = Unreachable { why: format!("no connection could be opened: {why}"), is_tls };
+            url.state().mark_unreachable(unreachable, Instant::now());
+            let error = if is_tls {
+                MeshError::NoTlsSession { address, why }
+            } else {
+                MeshError::Unreachable { address, why }
+            };
+            (Failure::NotConnected, error)
         }
-        SendError::Connect(_) => (Failure::NotConnected, MeshError::Unreachable { address, why }),
         // It is not the fault of the address, and another one of the same kind would not do either.
         SendError::NoWebSockets => (Failure::Aborted, MeshError::NoWebSockets { address }),
         SendError::NotSent(error) if is_unasked(error) => {

@@ -133,6 +133,7 @@ pub mod proxy_protocol;
 pub mod queue;
 mod registry;
 mod replicated;
+pub mod retry;
 mod serve;
 mod server_ca;
 mod settings;

@@ -4,6 +4,7 @@
 //! [`receive`] takes exactly the header off a stream: what follows it stays there, whatever pieces it arrives in.
 //! [`header`] makes one to send. Specification: <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -29,13 +31,33 @@ const LONGEST_V2: usize = 4096;
 const LONGEST_V1: usize = 107;
 
 /// The version of a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyVersion {
     /// A line of text.
     V1,
     /// Binary.
     V2,
+}
+
+impl<'de> Deserialize<'de> for ProxyVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Version;
+        impl Visitor<'_> for Version {
+            type Value = ProxyVersion;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the version to send, `v1` (text) or `v2` (binary),")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ProxyVersion, E> {
+                match text {
+                    "v1" => Ok(ProxyVersion::V1),
+                    "v2" => Ok(ProxyVersion::V2),
+                    other => Err(E::unknown_variant(other, &["v1", "v2"])),
+                }
+            }
+        }
+        deserializer.deserialize_str(Version)
+    }
 }
 
 /// The connection that a proxy forwards, as its header describes it.

@@ -60,7 +60,7 @@ pub enum BackendState {
     Serving,
     /// It is new and gets a growing part of its share.
     SlowStart,
-    /// No connection to it could be opened. It gets requests again after a moment.
+    /// The last connection to it could not be opened. After a moment it is tried again, and stays unreachable until that succeeds.
     Unreachable,
     /// Its active checks fail.
     Down,

@@ -134,7 +134,7 @@ impl Gateway {
             }
         };
         way.request_headers.apply(&mut parts.headers);
-        head::add(&mut parts.headers, &call.added(stripped));
+        head::add(&mut parts.headers, &call.added(stripped, way.forwarded));
         if let Some((at, _)) = deadline {
             // The client may give it less.
             let given = parts.extensions.get::<Deadline>().map(|given| given.0);

@@ -168,6 +168,26 @@ pub(crate) fn explain(table: &RouteTable, example: &Example) -> Explanation {
     Explanation { passed, route, service }
 }
 
+/// What clients may know of a route: its name, and which hosts, paths and methods it takes. Not where it leads.
+pub(crate) fn for_clients(way: &Way) -> serde_json::Value {
+    let mut view = serde_json::Map::new();
+    let mut add = |key: &str, value: serde_json::Value| view.insert(key.to_owned(), value);
+    if let Some(name) = &way.name {
+        add("name", name.as_str().into());
+    }
+    if way.hosts != [HostRule::Any] {
+        add("hosts", way.hosts.iter().map(ToString::to_string).collect());
+    }
+    match &way.rule.path {
+        PathRule::Exact(path) => add("path", path.as_str().into()),
+        PathRule::Prefix(prefix) => add("prefix", prefix.to_string().into()),
+    };
+    if !way.rule.methods.is_empty() {
+        add("methods", way.rule.methods.iter().map(ToString::to_string).collect());
+    }
+    view.into()
+}
+
 impl RouteView {
     fn new(host: &HostRule, way: &Way) -> Self {
         let rule = &way.rule;

@@ -19,6 +19,7 @@ use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
 use mesh::{Deadline, Mesh, MeshBody, MeshError, Options};
 use plugin::access_log::LoggedRequest;
 use plugin::access_log::reason::of_code;
+use plugin::client_addr;
 use plugin::http::{Guard, ProblemCode, grpc, trace};
 use plugin::proxy_protocol::is_trusted;
 use plugin::tunnel::{self, Handshake};
@@ -99,6 +100,7 @@ impl Gateway {
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
         let source = Self::source(&parts, peer);
         head::strip(&mut parts.headers, source);
+        client_addr::settle(&mut parts.headers, peer, arrival.as_ref().map_or(&[], |arrival| &arrival.trust));
         let id = request_id(&parts.headers);
         let trace = trace::continue_or_begin(&mut parts.headers, rand::random);
         if let Some(logged) = &mut ticket.logged {
@@ -208,7 +210,7 @@ impl Gateway {
                 let len = 1 + first_segment(parts.uri.path()).len();
                 head::strip_browser(&mut parts.headers);
                 cut(&mut parts.uri, len);
-                head::add(&mut parts.headers, &call.added(""));
+                head::add(&mut parts.headers, &call.added("", false));
                 let trail = ticket.trail();
                 let options = Options { trail: trail.as_ref(), websocket, ..Options::default() };
                 ticket.websocket_idle(self.table.websocket_idle(None));
@@ -316,8 +318,8 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// The fields that are added last.
-    pub(crate) fn added(&'a self, prefix: &'a str) -> Added<'a> {
+    /// The fields that are added last; `forwarded` says whether the route wants `Forwarded` too.
+    pub(crate) fn added(&'a self, prefix: &'a str, forwarded: bool) -> Added<'a> {
         Added {
             peer: self.peer,
             scheme: self.scheme.as_str(),
@@ -325,6 +327,7 @@ impl<'a> Call<'a> {
             prefix,
             id: self.id,
             client_certificate: self.client.as_ref().map(|client| client.header()),
+            forwarded,
         }
     }
 }

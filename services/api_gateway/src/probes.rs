@@ -205,6 +205,10 @@ impl Address {
     }
 
     fn learn(&self, down: Option<&'static str>) {
+        let why = down.map(|why| format!("it {why}"));
+        for url in &self.urls {
+            url.probed(why.as_deref());
+        }
         self.known.lock().unwrap_or_else(PoisonError::into_inner).down = down;
     }
 
@@ -268,7 +272,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_route_is_degraded_while_none_of_its_addresses_answers_and_recovers() {
-        let (probes, _) = probes(&[("/a", &["http://a:1", "http://b:2/x"]), ("/b", &["http://b:2/y"])]);
+        let (probes, urls) = probes(&[("/a", &["http://a:1", "http://b:2/x"]), ("/b", &["http://b:2/y"])]);
         let (b_is_up, tries) = (AtomicBool::new(false), AtomicUsize::new(0));
         let connect = async |url: BaseUrl| {
             tries.fetch_add(1, Ordering::SeqCst);
@@ -283,9 +287,17 @@ mod tests {
                         connections; no address of route /b answers: http://b:2 refuses connections";
             assert_eq!(probes.health(), Health::degraded(UPSTREAM_UNREACHABLE, reason));
             assert_eq!((probes.dead_routes(), tries.load(Ordering::SeqCst)), (2, 2), "b is tried once");
+            let shown = |url: &str| urls[url].why_unreachable();
+            assert_eq!(shown("http://a:1").as_deref(), Some("it refuses connections"));
+            assert_eq!(
+                shown("http://b:2/y"),
+                shown("http://a:1"),
+                "what dead_routes counts is shown as dead"
+            );
             b_is_up.store(true, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_secs(12)).await;
             assert_eq!(probes.health(), Health::Ready, "one address is enough");
+            assert_eq!(shown("http://b:2/y"), None);
             b_is_up.store(false, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_secs(12)).await;
             assert_ne!(probes.health(), Health::Ready);

@@ -88,7 +88,9 @@ pub struct Settings {
     /// closed; if none is idle, the new one waits. Default: 10000.
     pub max_connections: Count,
     /// The trusted proxies in front of the gateway, as addresses or networks: `[10.0.0.0/8]`. Their `Forwarded`,
-    /// `X-Forwarded-*` and `X-Request-Id` headers are kept and extended; those of any other client are replaced.
+    /// `X-Forwarded-*` and `X-Request-Id` headers are kept and extended; those of any other client are replaced. The client is
+    /// the rightmost address in `X-Forwarded-For`, or else in `Forwarded`, that is not in this list. A `Forwarded` that does not
+    /// say the same as `X-Forwarded-*` is removed: a proxy that writes only one of the two must remove the other.
     pub trust: Vec<String>,
     /// Host names under which services may be requested, in addition to IP addresses, names without a dot, and names
     /// below `.localhost`, `.local` and `.internal`: `[shop.example, "*.shop.example"]`. Requests for any other host,

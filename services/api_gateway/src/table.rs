@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 use mesh::BaseUrl;
 use plugin::check::Checking;
 use plugin::http::Guard;
+pub(crate) use plugin::retry::Retries;
 use types::ServiceName;
 
 use crate::affinity::Choice;
@@ -57,6 +58,8 @@ pub(crate) struct Way {
     pub(crate) keys: Option<Arc<KeySet>>,
     /// Whether answers are compressed for clients that accept it.
     pub(crate) compresses: bool,
+    /// Whether its servers get `Forwarded` besides `X-Forwarded-*`.
+    pub(crate) forwarded: bool,
 }
 
 /// The usual limit for idle WebSockets.
@@ -95,25 +98,6 @@ pub(crate) struct Timeouts {
     pub(crate) total: Option<Duration>,
     /// How long a WebSocket may be idle.
     pub(crate) websocket: Option<Duration>,
-}
-
-/// Which failed requests of a route are sent again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Retries {
-    /// How often a request may be sent, if not as often as the mesh does.
-    pub(crate) attempts: Option<u32>,
-    /// If no connection can be opened.
-    pub(crate) connect: bool,
-    /// If the connection ends before the answer.
-    pub(crate) reset: bool,
-    /// If the answer has one of these.
-    pub(crate) codes: Vec<StatusCode>,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self { attempts: None, connect: true, reset: true, codes: Vec::new() }
-    }
 }
 
 /// All routes.
@@ -204,6 +188,11 @@ impl RouteTable {
     #[must_use]
     pub(crate) fn with_websocket_idle(self, websocket_idle: Duration) -> Self {
         Self { websocket_idle, ..self }
+    }
+
+    /// Whether each service has a path of its own.
+    pub(crate) fn has_services(&self) -> bool {
+        self.has_services
     }
 
     /// How long a WebSocket may be idle on a route, or to a service under its path.
@@ -297,6 +286,7 @@ impl Way {
             check: None,
             keys: None,
             compresses: false,
+            forwarded: false,
         }
     }
 }

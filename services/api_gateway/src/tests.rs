@@ -34,10 +34,12 @@ mod checks;
 mod client_certificates;
 mod compression;
 mod described;
+mod forwarded;
 mod grpc;
 mod http2;
 mod listeners;
 mod misdirected;
+mod operators;
 mod raw;
 mod reload;
 mod retry;
@@ -277,7 +279,7 @@ async fn an_unknown_path_is_answered_with_the_list_of_routes_and_services() {
     let index: Value = serde_json::from_str(&whole(gateway.get("/").await).await).unwrap();
     assert_eq!(
         index,
-        json!({"node": "test-node", "routes": {"/files": [upstream.url().to_string()]}, "services": {"storage": 0}})
+        json!({"node": "test-node", "routes": [{"prefix": "/files"}], "services": {"storage": 0}})
     );
 }
 

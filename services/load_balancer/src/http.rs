@@ -19,12 +19,13 @@ use http_body::Body as _;
 use ipnet::IpNet;
 use mesh::head::websocket::HandshakeError;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
-use mesh::{AffinityKey, Deadline, Mesh, MeshBody, MeshError, Options, Turns};
+use mesh::{AffinityKey, Deadline, Mesh, MeshBody, MeshError, Options, Repeated, Turns};
 use plugin::access_log::LoggedRequest;
 use plugin::access_log::reason::{Reason, of_code};
-use plugin::client_addr::client_addr;
+use plugin::client_addr::{self, client_addr};
 use plugin::http::{Guard, grpc, trace};
 use plugin::proxy_protocol::is_trusted;
+use plugin::retry::Retries;
 use plugin::tunnel::{self, Handshake};
 use plugin::{
     AcceptLimits, Context, CoreListener, CountedBody, DrainingListener, OnRefused, Peer, Protocols,
@@ -57,6 +58,7 @@ pub(crate) struct Front {
     /// The service whose API is the target, and who may reach it. Without it the target is the listener's pool.
     pub(crate) service: Option<(ServiceName, Guard)>,
     trust: Vec<IpNet>,
+    retries: Retries,
     turns: Arc<Turns>,
 }
 
@@ -84,7 +86,7 @@ impl From<Problem> for Refused {
 impl Front {
     /// With these settings. What the one before knows and has open is kept as far as they allow it.
     pub(crate) fn new(plan: HttpPlan, cx: &Context, before: Option<&Self>) -> Self {
-        let HttpPlan { trust, service, limits, .. } = plan;
+        let HttpPlan { trust, service, limits, retries, .. } = plan;
         let mesh = before.map(|before| &before.mesh).filter(|mesh| *mesh.limits() == limits).cloned();
         Self {
             node: cx.node.clone(),
@@ -92,6 +94,7 @@ impl Front {
             view: cx.view.clone(),
             service: service.map(|(service, hosts)| (service, Guard::new(hosts, HOSTS))),
             trust,
+            retries,
             turns: before.map(|before| Arc::clone(&before.turns)).unwrap_or_default(),
         }
     }
@@ -179,6 +182,7 @@ async fn answer(listener: &Arc<Listener>, front: &Front, request: Request<Body>)
         _ => Source::Untrusted,
     };
     head::strip(&mut parts.headers, source);
+    client_addr::settle(&mut parts.headers, peer, &front.trust);
     let id = request_id(&parts.headers);
     let client = client_addr(peer, &parts.headers, &front.trust);
     let mut exchange = Exchange::begin(listener, in_flight, &parts, client);
@@ -320,12 +324,18 @@ async fn pass_on(
     let client = session.and_then(|session| session.client.as_ref());
     let client_certificate = client.map(|client| client.header());
     let host_asked = host.as_deref();
-    let added = Added { peer, scheme, host: host_asked, prefix: "", id, client_certificate };
+    let added =
+        Added { peer, scheme, host: host_asked, prefix: "", id, client_certificate, forwarded: false };
     head::add(&mut parts.headers, &added);
     let trail = exchange.trail();
     let mut options = Options {
         balance: balance(listener.forward.balance, front, key),
         trail: trail.as_ref(),
+        repeated: Repeated {
+            connect: front.retries.connect,
+            reset: front.retries.reset,
+            codes: &front.retries.codes,
+        },
         websocket: exchange.is_handshake,
         ..Options::default()
     };

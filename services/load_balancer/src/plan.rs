@@ -245,6 +245,8 @@ fn planned(
             check,
             ejection: Rules {
                 failures: small(listener.ejection.failures.get()),
+                success: listener.ejection.success.get(),
+                most: listener.ejection.most.get(),
                 time: listener.ejection.r#for.get(),
             },
             slow_start: listener.slow_start.get(),

@@ -1,17 +1,19 @@
 //! The settings as an operator writes them. [`plan`](crate::plan) checks what their types can't express.
 
 mod http;
+mod percent;
 
 use plugin::access_log::QueryLog;
 use plugin::check::CheckSettings;
 use plugin::http::Hosts;
 use plugin::http_listener::{HttpProtocol, ListenerTls};
 use plugin::proxy_protocol::ProxyVersion;
+use plugin::retry::RetrySettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use types::range::{DurationIn, NumberIn};
 
-pub(crate) use self::http::Retry;
+pub(crate) use self::percent::Percent;
 
 /// A time limit: 1 ms to 365 days.
 pub(crate) type Limit = DurationIn<1>;
@@ -136,13 +138,14 @@ pub struct Listener {
     pub hosts: Option<Hosts>,
     /// Repetitions of failed requests, in HTTP mode. At most 3 attempts unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Retry>,
+    pub retry: Option<RetrySettings>,
     /// Whether the proxies in front send the PROXY protocol. Then only the networks in `trust` may connect, and each
     /// connection must begin with a header, within 5 seconds.
     #[serde(default)]
     pub proxy_protocol: bool,
     /// The proxies whose PROXY protocol headers are believed, and in HTTP mode their `Forwarded`, `X-Forwarded-*` and
-    /// `X-Request-Id`, as addresses or networks: `[10.0.0.0/8]`.
+    /// `X-Request-Id`, as addresses or networks: `[10.0.0.0/8]`. A `Forwarded` that does not say the same as `X-Forwarded-*` is
+    /// removed: a proxy that writes only one of the two must remove the other.
     #[serde(default)]
     pub trust: Vec<String>,
     /// Whether the system moves the bytes of long transfers from one connection to the other by itself (`splice`, Linux), which
@@ -161,7 +164,7 @@ pub struct Listener {
     /// are known by gossip. No checks unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckSettings>,
-    /// Takes a backend out that does not accept connections: at most half of them at a time, and never the last. In HTTP mode
+    /// Takes a backend out that does not accept connections, and never the last one. In HTTP mode
     /// it can't be changed: a backend is taken out after 5 failed requests in a row, or if less than 80% of at least 20
     /// requests in 10 seconds succeed.
     #[serde(default)]
@@ -302,8 +305,12 @@ pub struct Timeouts {
 pub struct Ejection {
     /// After how many failed connects in a row a backend is taken out. Default: 5.
     pub failures: InRow,
+    /// It is also taken out if less than this part of its connects succeed, of at least 20 in 10 seconds. Default: `80%`.
+    pub success: Percent,
     /// How long it stays out the first time; each further time one `for` longer, up to 300 seconds. Default: `10s`.
     pub r#for: Limit,
+    /// The largest part of the backends that is out at a time; the last one never is. Default: `50%`.
+    pub most: Percent,
 }
 
 impl Default for Limits {
@@ -332,7 +339,12 @@ impl Default for Timeouts {
 
 impl Default for Ejection {
     fn default() -> Self {
-        Self { failures: NumberIn::of::<5>(), r#for: DurationIn::of_millis::<10_000>() }
+        Self {
+            failures: NumberIn::of::<5>(),
+            success: Percent::of::<80>(),
+            r#for: DurationIn::of_millis::<10_000>(),
+            most: Percent::of::<50>(),
+        }
     }
 }
 

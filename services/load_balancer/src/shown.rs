@@ -150,11 +150,18 @@ fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {
         Standing::Up if slot.of.is_kept => {
             Some("gossip has lost it together with most others, so it is kept for a while".to_owned())
         }
-        Standing::Up => slot.failure.as_ref().map(|why| format!("the last connect failed: it {why}")),
+        Standing::Up => {
+            let by_request = || slot.url.as_ref().and_then(BaseUrl::why_unreachable);
+            let failed = slot.failure.as_ref().map(|why| format!("the last connect failed: it {why}"));
+            failed.or_else(by_request)
+        }
         Standing::Ejected if slot.ejected().is_some() => slot.ejected().map(ToOwned::to_owned),
         Standing::Ejected => {
             let last = slot.failure.as_deref().unwrap_or("accepts no connections");
-            Some(format!("{} failed connects in a row: it {last}", slot.ejection.row() + 1))
+            Some(match slot.ejection.is_by_rate() {
+                true => format!("too many of its connects failed: it {last}"),
+                false => format!("{} failed connects in a row: it {last}", slot.ejection.row() + 1),
+            })
         }
         Standing::Down => {
             Some(format!("its checks fail: it {}", slot.checked.why().unwrap_or("does not answer")))

@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 use types::api;
 use uuid::{Builder, Uuid};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+use super::forwarded;
+
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
@@ -35,10 +37,12 @@ pub struct Added<'a> {
     pub id: &'a HeaderValue,
     /// The certificate with which the client has identified itself on this connection.
     pub client_certificate: Option<&'a HeaderValue>,
+    /// Whether the next server gets `Forwarded` (RFC 7239) besides `X-Forwarded-*`, even if the client sent none.
+    pub forwarded: bool,
 }
 
-/// Adds the fields. Values from a trusted proxy stay: the peer is appended to its addresses and the prefix to its
-/// prefix; its host, scheme, id and client certificate are kept as those of the client, except that a certificate of its own
+/// Adds the fields. Values from a trusted proxy stay: the peer is appended to its addresses, in `Forwarded` too, and the prefix
+/// to its prefix; its host, scheme, id and client certificate are kept as those of the client, except that a certificate of its own
 /// replaces the last.
 pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
     if let Some(peer) = added.peer {
@@ -48,6 +52,9 @@ pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
         }
         push_address(&mut whole, peer.to_canonical());
         set(headers, X_FORWARDED_FOR, whole);
+        if headers.contains_key(FORWARDED) {
+            forwarded::extend(headers, peer);
+        }
     }
     if !headers.contains_key(X_FORWARDED_HOST)
         && let Some(host) = added.host
@@ -55,6 +62,12 @@ pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
         set(headers, X_FORWARDED_HOST, host.to_owned());
     }
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(added.scheme));
+    if added.forwarded
+        && !headers.contains_key(FORWARDED)
+        && let Some(value) = forwarded::of_x_forwarded(headers)
+    {
+        headers.insert(FORWARDED, value);
+    }
     if !added.prefix.is_empty() {
         let earlier = headers.get(X_FORWARDED_PREFIX).and_then(|value| value.to_str().ok());
         let whole = [earlier.unwrap_or_default(), added.prefix].concat();
@@ -120,9 +133,36 @@ mod tests {
         let id = HeaderValue::from_static("id");
         let peer = peer.parse().ok();
         let host = Some("shop.example");
-        let added = Added { peer, scheme: "http", host, prefix, id: &id, client_certificate: None };
+        let added =
+            Added { peer, scheme: "http", host, prefix, id: &id, client_certificate: None, forwarded: false };
         add(&mut message, &added);
         lines(&message)
+    }
+
+    /// The `Forwarded` that the next server gets.
+    fn forwarded_after(before: &[&str], peer: &str, forwarded: bool) -> Option<String> {
+        let mut message = headers(before);
+        let id = HeaderValue::from_static("id");
+        let (peer, host) = (peer.parse().ok(), Some("shop.example"));
+        let added =
+            Added { peer, scheme: "https", host, prefix: "", id: &id, client_certificate: None, forwarded };
+        add(&mut message, &added);
+        Some(message.get(FORWARDED)?.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn forwarded_is_extended_where_it_is_there_and_written_where_it_is_asked_for() {
+        let two = ["forwarded: for=1.1.1.1;proto=http", "forwarded: for=\"[2001:db8::1]:9\""];
+        let extended = "for=1.1.1.1;proto=http, for=\"[2001:db8::1]:9\", for=192.0.2.1";
+        for asked in [false, true] {
+            assert_eq!(forwarded_after(&two, "192.0.2.1", asked).as_deref(), Some(extended));
+        }
+        assert_eq!(forwarded_after(&[], "192.0.2.1", false), None);
+        let own = "for=\"[2001:db8::1]\";host=\"shop.example\";proto=https";
+        assert_eq!(forwarded_after(&[], "2001:db8::1", true).as_deref(), Some(own));
+        let earlier = ["x-forwarded-for: 1.1.1.1, unknown", "x-forwarded-proto: http"];
+        let whole = "for=1.1.1.1;host=\"shop.example\";proto=http, for=unknown, for=192.0.2.1";
+        assert_eq!(forwarded_after(&earlier, "::ffff:192.0.2.1", true).as_deref(), Some(whole));
     }
 
     #[test]
@@ -174,8 +214,15 @@ mod tests {
         let own = HeaderValue::from_static("Hash=2");
         for (client_certificate, expected) in [(None, "Hash=1"), (Some(&own), "Hash=2")] {
             let mut message = headers(&["x-forwarded-client-cert: Hash=1"]);
-            let added =
-                Added { peer: None, scheme: "https", host: None, prefix: "", id: &id, client_certificate };
+            let added = Added {
+                peer: None,
+                scheme: "https",
+                host: None,
+                prefix: "",
+                id: &id,
+                client_certificate,
+                forwarded: false,
+            };
             add(&mut message, &added);
             assert_eq!(message.get_all(X_FORWARDED_CLIENT_CERT).iter().collect::<Vec<_>>(), [expected]);
         }

@@ -112,15 +112,16 @@ impl super::Inner {
         if let Some(why) = state.why_down() {
             return (BackendState::Down, Some(format!("its checks fail: it {why}")), None);
         }
+        let unreachable = state.why_unreachable();
         if is_replaceable && let Some((reason, left)) = state.ejection(now) {
-            return (BackendState::Ejected, Some(reason.in_words().to_owned()), Some(left));
+            let last = unreachable.map(|why| format!("; {why}")).unwrap_or_default();
+            return (BackendState::Ejected, Some(format!("{}{last}", reason.in_words())), Some(left));
         }
-        if let Some(at) = state.unreachable_at() {
+        if let Some((why, at)) = unreachable.zip(state.unreachable_at()) {
+            // It is tried again afterwards, and stays unreachable until that succeeds.
             let passed = now.saturating_duration_since(at);
-            if passed < self.limits.avoid {
-                let why = "no connection could be opened".to_owned();
-                return (BackendState::Unreachable, Some(why), Some(self.limits.avoid - passed));
-            }
+            let left = self.limits.avoid.checked_sub(passed).filter(|left| !left.is_zero());
+            return (BackendState::Unreachable, Some(why), left);
         }
         if is_replaceable && share(1, oldest) - share(1, age) > SLOW_START_MARGIN {
             return (BackendState::SlowStart, None, Some(SLOW_START.saturating_sub(age)));
@@ -144,8 +145,11 @@ fn out_of_use(member: &Candidate) -> Shown {
 
 fn backend(url: &BaseUrl, (state, why, left): Shown, now: Instant) -> Backend {
     let until = left.and_then(|left| SystemTime::now().checked_add(left)?.duration_since(UNIX_EPOCH).ok());
+    // Of what never answered, or can't be reached, there is only the penalty for its failures.
+    let has_answered = url.state().attempts()[1..].iter().any(|count| *count > 0);
+    let estimate = url.state().micros(now).filter(|_| has_answered && state != BackendState::Unreachable);
     // To the microsecond.
-    let estimate = url.state().micros(now).map(|micros| f64::from(micros.round()) / 1_000.0);
+    let estimate = estimate.map(|micros| f64::from(micros.round()) / 1_000.0);
     Backend {
         address: url.to_string(),
         node: None,

@@ -83,7 +83,7 @@ impl Inner {
             let attempt = Attempt::new(&url, upload, chosen.is_probe);
             deadline::hand_on(&mut head.headers, history.time_left()?);
             let in_flight = InFlight::new(&url, &self.in_flight, history.upstream.clone());
-            let asked = Asked::default();
+            let asked = Asked::by(history.upstream.as_ref());
             let sent = tokio::select! {
                 biased;
                 sent = Trail::follow(trail, self.wire.send(head, upload, &url, limits, may_repeat, &asked)) => sent,
@@ -231,7 +231,8 @@ fn outcome(goal: &Goal<'_>, sent: &Result<Response<Received>, Failed>) -> Outcom
 /// Notes whether a connection to the address existed.
 fn note_connection(url: &BaseUrl, failed: Option<&Failed>) {
     match failed.map(|failed| failed.failure) {
-        Some(Failure::NotConnected) => url.state().mark_unreachable(Instant::now()),
+        // The wire has recorded why.
+        Some(Failure::NotConnected) => {}
         // It may have passed while the connection was opened.
         Some(Failure::DeadlinePassed) => {}
         _ => url.mark_reached(),

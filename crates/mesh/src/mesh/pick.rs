@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
-use types::{KeyHash, NodeId, Target};
+use types::{KeyHash, NodeId, ServiceName, Target};
 
 use super::Inner;
 use super::goal::Goal;
@@ -16,7 +16,9 @@ use crate::base_url::BaseUrl;
 use crate::choose::{Health, Standing, share};
 use crate::error::MeshError;
 use crate::outlier::{EjectionReason, Service, may_eject};
+use crate::proxies::{is_named_after_proxy, is_proxy};
 use crate::roster::Prospect;
+use crate::targets::Kind;
 
 /// The pause before a request is sent to an address again, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 5..50;
@@ -92,6 +94,14 @@ impl<'a> FromIterator<Candidate<'a>> for Candidates<'a> {
     }
 }
 
+/// Whether a service without members is a gateway or a balancer.
+fn is_of_proxy(service: &ServiceName, kind: &Kind) -> bool {
+    match kind {
+        Kind::Settled(service_type) | Kind::Assumed(service_type) => is_proxy(service_type),
+        Kind::NotYetKnown | Kind::Unknown => is_named_after_proxy(service),
+    }
+}
+
 impl Inner {
     /// The destination of the next attempt. Waits if there is none now.
     pub(super) async fn next_address(
@@ -128,12 +138,21 @@ impl Inner {
                     let standing = self.standing(&member.url, tried, member.is_replaceable(), share, now);
                     Candidate { url: &member.url, node: Some(&member.node), standing }
                 });
-                Ok(self.choose(&candidates.collect(), may_repeat, balance).unwrap_or_else(|| {
-                    let kind = self.targets.kind(service);
-                    Pick::NoMember(catalog.prospect(service, target, &kind, now))
-                }))
+                if let Some(pick) = self.choose(&candidates.collect(), may_repeat, balance) {
+                    return Ok(pick);
+                }
+                let kind = self.targets.kind(service);
+                if catalog.is_proxy(service) || is_of_proxy(service, &kind) {
+                    return Err(MeshError::ForOperators { service: service.clone() });
+                }
+                Ok(Pick::NoMember(catalog.prospect(service, target, &kind, now)))
             }
         }
+    }
+
+    /// Whether a service is a gateway or a balancer, as far as this node knows.
+    pub(super) fn is_proxy(&self, service: &ServiceName) -> bool {
+        self.roster.catalog().is_proxy(service) || is_of_proxy(service, &self.targets.kind(service))
     }
 
     fn standing(
@@ -219,7 +238,7 @@ impl Inner {
             return;
         }
         if let Some(length) = url.state().eject(reason, now) {
-            self.counts.ejected(reason);
+            self.counts.ejected(reason, self.upstream(goal).as_ref());
             warn!(%url, reason = reason.as_str(), ?length, "an address is ejected");
         }
     }

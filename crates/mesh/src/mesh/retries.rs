@@ -40,7 +40,7 @@ impl Inner {
         match decide(failure, chances, repeated) {
             Decision::Free => {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
-                self.counts.retried(reason(failure));
+                self.counts.retried(reason(failure), history.upstream.as_ref());
                 true
             }
             Decision::Paid => self.pay(reason(failure), most, history),
@@ -57,7 +57,7 @@ impl Inner {
         let may = self.budget.withdraw(Instant::now());
         if may {
             self.retries.fetch_add(1, Ordering::Relaxed);
-            self.counts.retried(reason);
+            self.counts.retried(reason, history.upstream.as_ref());
         } else {
             self.counts.budget_was_exhausted();
             if let Some(upstream) = &history.upstream {

@@ -13,7 +13,7 @@ use super::{Inner, Mesh};
 use crate::address::CLASSES;
 use crate::base_url::BaseUrl;
 use crate::targets::Kind;
-use crate::upstream::{RoutePool, Upstream, UpstreamRead};
+use crate::upstream::{OTHER, RoutePool, Upstream, UpstreamRead};
 
 /// The counts of the requests to one service, or to the addresses of one route.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,8 +60,10 @@ impl Mesh {
     pub fn upstream_series(&self) -> Vec<UpstreamSeries> {
         let mut all = BTreeMap::<String, UpstreamSeries>::new();
         let catalog = self.0.roster.catalog();
+        let idle = self.0.counts.idle();
+        let read = |upstream: &Arc<Upstream>| UpstreamRead { idle: idle.of(upstream), ..upstream.read() };
         for service in catalog.services() {
-            let read = catalog.upstream(service).map(|upstream| upstream.read()).unwrap_or_default();
+            let read = catalog.upstream(service).map(read).unwrap_or_default();
             let pool = self.backends(service);
             let urls = catalog.members(service).iter().map(|member| &member.url);
             let members = pool.backends.iter().zip(urls);
@@ -82,13 +84,20 @@ impl Mesh {
             });
             let members = members.map(|(backend, (url, _))| UpstreamMember::new(backend, url)).collect();
             let is_counted = counted.iter().any(|known| Arc::ptr_eq(known, route.upstream()));
-            let read = if is_counted { UpstreamRead::default() } else { route.upstream().read() };
+            let read = if is_counted { UpstreamRead::default() } else { read(route.upstream()) };
             counted.push(Arc::clone(route.upstream()));
             merge(&mut all, UpstreamSeries { name: pool.name, read, panic: false, members });
         }
         for (name, waiting) in self.0.counts.upstreams.waiting_for_vacant() {
             let read = UpstreamRead { waiting, ..UpstreamRead::default() };
             merge(&mut all, UpstreamSeries { name, read, panic: false, members: Vec::new() });
+        }
+        let other = read(&self.0.counts.other);
+        if other != UpstreamRead::default() {
+            merge(
+                &mut all,
+                UpstreamSeries { name: OTHER.to_owned(), read: other, panic: false, members: Vec::new() },
+            );
         }
         all.into_values().collect()
     }
@@ -100,9 +109,7 @@ fn merge(all: &mut BTreeMap<String, UpstreamSeries>, more: UpstreamSeries) {
         all.insert(more.name.clone(), more);
         return;
     };
-    known.read.durations.add(&more.read.durations);
-    known.read.budget_exhausted += more.read.budget_exhausted;
-    known.read.waiting += more.read.waiting;
+    known.read.add(&more.read);
     known.panic |= more.panic;
     for member in more.members {
         let Some(same) = known.members.iter_mut().find(|same| same.name == member.name) else {

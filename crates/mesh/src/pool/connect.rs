@@ -28,6 +28,7 @@ use crate::origin::{Origin, Protocol};
 use crate::tolerant::Tolerant;
 use crate::trail;
 use crate::upload::AttemptBody;
+use crate::upstream::Upstream;
 use crate::wire::{chain, root_cause};
 
 /// The largest head of an answer over HTTP/2, in bytes.
@@ -90,7 +91,16 @@ pub(super) enum Opened {
 
 /// Counts an open connection until it is dropped.
 #[derive(Debug)]
-pub(super) struct Open(Arc<AtomicUsize>);
+pub(super) struct Open(OpenBy);
+
+/// Where an open connection is counted.
+#[derive(Debug, Clone)]
+pub(super) struct OpenBy {
+    /// All connections of the pool.
+    pub(super) pool: Arc<AtomicUsize>,
+    /// Those of the service or route whose request opened it.
+    pub(super) upstream: Arc<Upstream>,
+}
 
 impl Connector {
     /// `limit`: how long opening a connection may take.
@@ -106,11 +116,7 @@ impl Connector {
     }
 
     /// Opens a connection that counts as open until it ends.
-    pub(super) async fn connect(
-        &self,
-        origin: &Origin,
-        open: &Arc<AtomicUsize>,
-    ) -> Result<Opened, ConnectError> {
+    pub(super) async fn connect(&self, origin: &Origin, open: &OpenBy) -> Result<Opened, ConnectError> {
         self.in_time(self.open(origin, open)).await
     }
 
@@ -119,7 +125,7 @@ impl Connector {
     pub(super) async fn connect_alone(
         &self,
         origin: &Origin,
-        open: &Arc<AtomicUsize>,
+        open: &OpenBy,
     ) -> Result<(Opened, Open), ConnectError> {
         let open = Open::new(open);
         Ok((self.in_time(self.open_alone(origin)).await?, open))
@@ -156,7 +162,7 @@ impl Connector {
         }
     }
 
-    async fn open(&self, origin: &Origin, open: &Arc<AtomicUsize>) -> Result<Opened, ConnectError> {
+    async fn open(&self, origin: &Origin, open: &OpenBy) -> Result<Opened, ConnectError> {
         let stream = self.tcp(origin).await?;
         match origin.protocol() {
             Protocol::Http1 => http1(Tolerant::new(stream), open).await,
@@ -172,7 +178,7 @@ impl Connector {
     }
 }
 
-async fn http1<T>(io: Tolerant<T>, open: &Arc<AtomicUsize>) -> Result<Opened, ConnectError>
+async fn http1<T>(io: Tolerant<T>, open: &OpenBy) -> Result<Opened, ConnectError>
 where
     T: Read + Write + Unpin + Send + 'static,
 {
@@ -187,7 +193,7 @@ where
     Ok(Opened::Http1(sender))
 }
 
-async fn http2<T>(io: T, open: &Arc<AtomicUsize>) -> Result<Opened, ConnectError>
+async fn http2<T>(io: T, open: &OpenBy) -> Result<Opened, ConnectError>
 where
     T: Read + Write + Unpin + Send + 'static,
 {
@@ -265,14 +271,16 @@ impl ConnectError {
 }
 
 impl Open {
-    fn new(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(open))
+    fn new(open: &OpenBy) -> Self {
+        open.pool.fetch_add(1, Ordering::Relaxed);
+        open.upstream.opened();
+        Self(open.clone())
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.pool.fetch_sub(1, Ordering::Relaxed);
+        self.0.upstream.closed();
     }
 }

@@ -24,6 +24,7 @@ use super::{ConnectError, reuse};
 use crate::head::websocket;
 use crate::origin::Origin;
 use crate::upload::AttemptBody;
+use crate::upstream::Upstream;
 use crate::wire::chain;
 
 /// How long a connection may take to end an exchange whose answer has ended.
@@ -40,11 +41,13 @@ pub(crate) struct Leased {
     is_reused: bool,
     /// When the connection was opened.
     born: Instant,
+    /// For what it was opened; a shared connection knows that itself.
+    opener: Option<Arc<Upstream>>,
     /// Whether it may carry another request after this one.
     may_be_reused: bool,
     idle: Duration,
     /// Counts a connection that never carries another request.
-    _alone: Option<Open>,
+    _alone: Option<Box<Open>>,
 }
 
 #[derive(Debug)]
@@ -75,17 +78,22 @@ impl Leased {
         kind: Kind,
         origin: &Arc<Origin>,
         pool: &Arc<PerCore>,
-        (is_reused, born): (bool, Instant),
+        (is_reused, born, opener): (bool, Instant, Option<Arc<Upstream>>),
         idle: Duration,
     ) -> Self {
         let (origin, pool) = (Arc::clone(origin), Arc::clone(pool));
-        Self { kind, origin, pool, is_reused, born, may_be_reused: true, idle, _alone: None }
+        Self { kind, origin, pool, is_reused, born, opener, may_be_reused: true, idle, _alone: None }
     }
 
     /// A connection that never carries another request.
-    pub(super) fn alone(kind: Kind, origin: &Arc<Origin>, pool: &Arc<PerCore>, open: Open) -> Self {
-        let leased = Self::new(kind, origin, pool, (false, Instant::now()), Duration::ZERO);
-        Self { may_be_reused: false, _alone: Some(open), ..leased }
+    pub(super) fn alone(
+        kind: Kind,
+        origin: &Arc<Origin>,
+        pool: &Arc<PerCore>,
+        (opener, open): (Arc<Upstream>, Open),
+    ) -> Self {
+        let leased = Self::new(kind, origin, pool, (false, Instant::now(), Some(opener)), Duration::ZERO);
+        Self { may_be_reused: false, _alone: Some(Box::new(open)), ..leased }
     }
 
     /// Whether it carried another request before.
@@ -155,8 +163,8 @@ impl Leased {
     }
 
     fn put(self) {
-        if let Kind::Http1(sender) = self.kind {
-            PerCore::put(&self.pool, &self.origin, Rested { sender, born: self.born }, self.idle);
+        if let (Kind::Http1(sender), Some(opener)) = (self.kind, self.opener) {
+            PerCore::put(&self.pool, &self.origin, Rested { sender, born: self.born, opener }, self.idle);
         }
     }
 }

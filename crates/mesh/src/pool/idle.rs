@@ -58,6 +58,10 @@ impl<T: Idle> IdleList<T> {
         over.into_iter().map(|entry| entry.connection).collect()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|entry| &entry.connection)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -13,13 +13,14 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::{Instant, sleep};
 
 use super::Which;
-use super::connect::{ConnectError, Connector, Opened};
+use super::connect::{ConnectError, Connector, OpenBy, Opened};
 use super::connection::{Kind, Leased};
 use super::idle::IdleList;
 use super::shared::{Shared, Streams};
-use crate::counts::{ConnectResult, Counts};
+use crate::counts::{ConnectResult, Counts, Idle};
 use crate::origin::Origin;
 use crate::upload::AttemptBody;
+use crate::upstream::Upstream;
 
 /// Connections that have been idle for too long are closed at this interval. They are never used, whenever they are closed.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -43,6 +44,8 @@ pub(super) struct Rested {
     pub(super) sender: SendRequest<AttemptBody>,
     /// When it was opened.
     pub(super) born: Instant,
+    /// For what it was opened.
+    pub(super) opener: Arc<Upstream>,
 }
 
 impl Settings {
@@ -124,6 +127,7 @@ impl PerCore {
         self: &Arc<Self>,
         origin: &Arc<Origin>,
         which: Which,
+        upstream: Option<&Arc<Upstream>>,
     ) -> Result<Leased, ConnectError> {
         let (mut which, mut is_new) = (which, false);
         loop {
@@ -134,32 +138,44 @@ impl PerCore {
             }
             if !self.state().may_share(origin) {
                 // Boxed: most requests find a connection, and need no room for this.
-                let opened = Box::pin(self.connect(origin)).await?;
-                if let Some(leased) = self.adopt(origin, opened) {
+                let opener = self.opener(upstream);
+                let opened = Box::pin(self.connect(origin, &opener)).await?;
+                if let Some(leased) = self.adopt(origin, opened, opener) {
                     return Ok(leased);
                 }
             } else {
-                self.opening(origin).await?;
+                self.opening(origin, upstream).await?;
             }
             (which, is_new) = (Which::Any, true);
         }
     }
 
     /// A new connection that is never put back.
-    pub(super) async fn lease_alone(self: &Arc<Self>, origin: &Arc<Origin>) -> Result<Leased, ConnectError> {
-        let connected = self.settings.connector.connect_alone(origin, &self.open).await;
-        self.count(&connected);
+    pub(super) async fn lease_alone(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        upstream: Option<&Arc<Upstream>>,
+    ) -> Result<Leased, ConnectError> {
+        let opener = self.opener(upstream);
+        let opening = OpenBy { pool: Arc::clone(&self.open), upstream: Arc::clone(&opener) };
+        let connected = self.settings.connector.connect_alone(origin, &opening).await;
+        self.count(&connected, &opener);
         let (opened, open) = connected?;
         let kind = match opened {
             Opened::Http1(sender) => Kind::Http1(sender),
             Opened::Http2(shared) => Kind::Http2(shared.only()),
         };
-        Ok(Leased::alone(kind, origin, self, open))
+        Ok(Leased::alone(kind, origin, self, (opener, open)))
     }
 
-    fn count<T>(&self, connected: &Result<T, ConnectError>) {
+    fn count<T>(&self, connected: &Result<T, ConnectError>, opener: &Upstream) {
         let result = connected.as_ref().map_or_else(|error| error.result, |_| ConnectResult::Connected);
-        self.settings.counts.connected(result);
+        self.settings.counts.connected(result, opener);
+    }
+
+    /// Under what a new connection is counted.
+    fn opener(&self, upstream: Option<&Arc<Upstream>>) -> Arc<Upstream> {
+        Arc::clone(upstream.unwrap_or(&self.settings.counts.other))
     }
 
     /// An open connection that can take a request. `is_new`: one was just opened for it, and is young enough however long that
@@ -173,18 +189,22 @@ impl PerCore {
             .iter()
             .rev()
             .filter(|shared| is_new || !settings.is_old(origin, shared.born()));
-        let (kind, born) = match young.find_map(|shared| Some((shared.open()?, shared.born()))) {
-            Some((stream, born)) => (Kind::Http2(stream), born),
+        let (kind, born, opener) = match young.find_map(|shared| Some((shared.open()?, shared.born()))) {
+            Some((stream, born)) => (Kind::Http2(stream), born, None),
             None => {
-                let Rested { sender, born } = connections.idle.take(Instant::now())?;
-                (Kind::Http1(sender), born)
+                let Rested { sender, born, opener } = connections.idle.take(Instant::now())?;
+                (Kind::Http1(sender), born, Some(opener))
             }
         };
-        Some(Leased::new(kind, origin, self, (true, born), settings.idle))
+        Some(Leased::new(kind, origin, self, (true, born, opener), settings.idle))
     }
 
     /// The connection that is being opened for all requests that wait for one.
-    fn opening(self: &Arc<Self>, origin: &Arc<Origin>) -> SharedFuture<Opening> {
+    fn opening(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        upstream: Option<&Arc<Upstream>>,
+    ) -> SharedFuture<Opening> {
         let mut state = self.state();
         let connections = state.of(origin);
         if let Some(opening) = connections.opening.as_ref().and_then(WeakShared::upgrade)
@@ -192,16 +212,17 @@ impl PerCore {
         {
             return opening;
         }
-        let (pool, of) = (Arc::clone(self), Arc::clone(origin));
+        let (pool, of, opener) = (Arc::clone(self), Arc::clone(origin), self.opener(upstream));
         let opening = async move {
-            let opened = pool.connect(&of).await?;
+            let opened = pool.connect(&of, &opener).await?;
             if let Opened::Http1(mut sender) = opened {
                 // One that is not ready would be taken for one that is closed.
                 sender.ready().await.map_err(|error| ConnectError::other(&error))?;
                 pool.state().of(&of).speaks_http1 = true;
-                Self::put(&pool, &of, Rested { sender, born: Instant::now() }, pool.settings.idle);
+                let rested = Rested { sender, born: Instant::now(), opener };
+                Self::put(&pool, &of, rested, pool.settings.idle);
             } else {
-                pool.adopt(&of, opened);
+                pool.adopt(&of, opened, opener);
             }
             Ok(())
         };
@@ -210,23 +231,29 @@ impl PerCore {
         opening
     }
 
-    async fn connect(&self, origin: &Origin) -> Result<Opened, ConnectError> {
-        let connected = self.settings.connector.connect(origin, &self.open).await;
-        self.count(&connected);
+    async fn connect(&self, origin: &Origin, opener: &Arc<Upstream>) -> Result<Opened, ConnectError> {
+        let opening = OpenBy { pool: Arc::clone(&self.open), upstream: Arc::clone(opener) };
+        let connected = self.settings.connector.connect(origin, &opening).await;
+        self.count(&connected, opener);
         connected
     }
 
     /// Takes over a new connection. One that can be shared is there for all; another is leased at once.
-    fn adopt(self: &Arc<Self>, origin: &Arc<Origin>, opened: Opened) -> Option<Leased> {
+    fn adopt(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        opened: Opened,
+        opener: Arc<Upstream>,
+    ) -> Option<Leased> {
         match opened {
             Opened::Http1(sender) => {
                 let (kind, idle) = (Kind::Http1(sender), self.settings.idle);
-                Some(Leased::new(kind, origin, self, (false, Instant::now()), idle))
+                Some(Leased::new(kind, origin, self, (false, Instant::now(), Some(opener)), idle))
             }
             Opened::Http2(shared) => {
                 let mut state = self.state();
                 let connections = state.of(origin);
-                connections.shared.push(shared);
+                connections.shared.push(shared.opened_by(opener));
                 connections.speaks_http1 = false;
                 self.keep_sweeping(state);
                 None
@@ -271,6 +298,16 @@ impl PerCore {
         let idle: usize = state.origins.values().map(Connections::idle).sum();
         drop(state);
         (self.open.load(Ordering::Relaxed).saturating_sub(idle), idle)
+    }
+
+    /// Adds the number of idle connections by what they were opened for.
+    pub(super) fn idle(&self, idle: &mut Idle) {
+        let state = self.state();
+        for connections in state.origins.values() {
+            connections.idle.iter().for_each(|rested| idle.add(&rested.opener, 1));
+            let shared = connections.shared.iter().filter(|shared| shared.is_idle());
+            shared.filter_map(Shared::opener).for_each(|opener| idle.add(opener, 1));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -14,6 +14,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::Instant;
 
 use crate::upload::AttemptBody;
+use crate::upstream::Upstream;
 
 /// The limit of streams before the server has named its own.
 const STREAMS_AT_FIRST: usize = 100;
@@ -23,6 +24,8 @@ const STREAMS_AT_FIRST: usize = 100;
 pub(super) struct Shared {
     pub(super) sender: SendRequest<AttemptBody>,
     streams: Arc<Streams>,
+    /// For what the connection was opened, once it is in a pool.
+    opener: Option<Arc<Upstream>>,
 }
 
 /// The streams of a connection.
@@ -50,7 +53,17 @@ pub(super) struct Stream(Shared);
 
 impl Shared {
     pub(super) fn new(sender: SendRequest<AttemptBody>, streams: Arc<Streams>) -> Self {
-        Self { sender, streams }
+        Self { sender, streams, opener: None }
+    }
+
+    /// The same, with what it was opened for.
+    pub(super) fn opened_by(self, opener: Arc<Upstream>) -> Self {
+        Self { opener: Some(opener), ..self }
+    }
+
+    /// For what it was opened.
+    pub(super) fn opener(&self) -> Option<&Arc<Upstream>> {
+        self.opener.as_ref()
     }
 
     /// Opens a stream if the server allows another one.

@@ -13,10 +13,15 @@ use tokio::time::Instant;
 use super::per_core::PerCore;
 use super::shared::Streams;
 use crate::origin::Origin;
+use crate::upstream::Upstream;
 
 /// The request that an attempt has sent and that was not answered yet, if its connection is shared.
 #[derive(Debug, Default)]
-pub(crate) struct Asked(Mutex<Option<Unanswered>>);
+pub(crate) struct Asked<'a> {
+    request: Mutex<Option<Unanswered>>,
+    /// Under what its connections are counted.
+    pub(crate) upstream: Option<&'a Arc<Upstream>>,
+}
 
 /// A request on a shared connection.
 #[derive(Debug)]
@@ -41,16 +46,21 @@ impl Unanswered {
     }
 }
 
-impl Asked {
+impl<'a> Asked<'a> {
+    /// An attempt whose connections are counted under this.
+    pub(crate) fn by(upstream: Option<&'a Arc<Upstream>>) -> Self {
+        Self { request: Mutex::default(), upstream }
+    }
+
     /// Notes the request that is sent now; none if its connection carries no other.
     pub(crate) fn sends(&self, request: Option<Unanswered>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = request;
+        *self.request.lock().unwrap_or_else(PoisonError::into_inner) = request;
     }
 
     /// Call when the request has waited for too long. If it did so for this long at least, and nothing has come on its connection
     /// since, the connection gets no more requests.
     pub(crate) fn timed_out(self, at_least: Duration) {
-        let request = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let request = self.request.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(request) = request
             && request.streams.heard() == request.heard
             && request.since.elapsed() >= at_least

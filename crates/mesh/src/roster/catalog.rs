@@ -13,6 +13,7 @@ use types::{Epoch, NodeId, Post, Role, ServiceName, ServiceType, ShardId, ShardR
 use super::candidate::{Candidate, Kept, fits};
 use super::{Learned, RECENT};
 use crate::panic::Lost;
+use crate::proxies::is_proxy;
 use crate::targets::Kind;
 use crate::upstream::Upstream;
 
@@ -35,6 +36,8 @@ pub(crate) struct Catalog {
     lost: BTreeMap<ServiceName, Lost<Candidate>>,
     /// What is counted of the requests to each service.
     upstreams: BTreeMap<ServiceName, Arc<Upstream>>,
+    /// The services whose members are gateways and balancers, which get no requests.
+    proxies: BTreeSet<ServiceName>,
 }
 
 /// Whether a service that no member serves now may be served later.
@@ -60,12 +63,18 @@ impl Catalog {
         let mut runnable = BTreeSet::new();
         let (mut shards, mut owners) = (before.shards.clone(), before.owners.clone());
         let mut resigned = BTreeMap::new();
+        let mut proxies = BTreeSet::new();
         for member in view.members() {
             runnable.extend(member.about.runnable.iter().cloned());
             let Some(state) = &member.state else { continue };
             let Some(service) = state.role.service() else {
                 continue;
             };
+            // Their listeners are no part of the mesh, and their API is for operators.
+            if state.service_type().is_some_and(|service_type| is_proxy(&service_type)) {
+                proxies.insert(service.clone());
+                continue;
+            }
             if let Some(number) = state.shards.and_then(NonZeroU32::new) {
                 shards.insert(service.clone(), number);
             }
@@ -127,7 +136,7 @@ impl Catalog {
         let upstream = |service: &ServiceName| before.upstreams.get(service).cloned().unwrap_or_default();
         let upstreams = services.keys().map(|service| (service.clone(), upstream(service))).collect();
         let mut catalog =
-            Self { services, gone_at, runnable, shards, owners, view, resigned, lost, upstreams };
+            Self { services, gone_at, runnable, shards, owners, view, resigned, lost, upstreams, proxies };
         catalog.gone_at = catalog.gone(before, now);
         catalog
     }
@@ -158,6 +167,11 @@ impl Catalog {
     /// What is counted of the requests to a service that has members.
     pub(crate) fn upstream(&self, service: &ServiceName) -> Option<&Arc<Upstream>> {
         self.upstreams.get(service)
+    }
+
+    /// Whether the members of a service are gateways or balancers.
+    pub(crate) fn is_proxy(&self, service: &ServiceName) -> bool {
+        self.proxies.contains(service)
     }
 
     /// The services that have members.

@@ -157,14 +157,14 @@ fn members_that_disappear_at_once_are_kept_for_two_intervals() {
 fn connects_decide_about_members_that_are_kept() {
     let now = Instant::now();
     let three = made_of(pool("abc"), &Catalog::default(), now);
-    three.members(&echo())[1].url.state().mark_unreachable(now);
+    three.members(&echo())[1].url.state().mark_unreachable(refused(), now);
     let later = now + DETECTOR * 2;
     let one = made_of(pool("a"), &three, later);
     assert_eq!(serving(&one), "abc", "an old failure does not count");
     let [b, c] = [1, 2].map(|at| three.members(&echo())[at].url.clone());
-    b.state().mark_unreachable(later - Duration::from_millis(100));
+    b.state().mark_unreachable(refused(), later - Duration::from_millis(100));
     assert_eq!(serving(&one), "ac", "it failed just before it disappeared");
-    c.state().mark_unreachable(later + Duration::from_secs(1));
+    c.state().mark_unreachable(refused(), later + Duration::from_secs(1));
     assert_eq!(serving(&one), "a");
     c.mark_reached();
     assert_eq!(serving(&one), "ac");
@@ -228,4 +228,8 @@ fn a_member_has_served_since_it_became_ready() {
     let draining = made_of(in_phase(Phase::Draining), &degraded, now + second * 4);
     let again = made_of(in_phase(Phase::Ready), &draining, now + second * 5);
     assert_eq!(age(&again, now + second * 5), Duration::ZERO);
+}
+
+fn refused() -> crate::address::Unreachable {
+    crate::address::Unreachable { why: "it refuses connections".to_owned(), is_tls: false }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use mesh::{Mesh, UpstreamMember, UpstreamSeries};
+use mesh::{ConnectResult, EjectionReason, Mesh, RetryReason, UpstreamMember, UpstreamSeries};
 use plugin::Metrics;
 
 type Labels = Vec<(&'static str, String)>;
@@ -12,33 +12,10 @@ type Labels = Vec<(&'static str, String)>;
 /// Declares the metrics of all meshes of this node.
 pub(crate) fn declare(metrics: &Metrics, mesh: &Mesh) {
     let of = mesh.clone();
-    let counts = metrics.once_per_scrape(move || of.upstream_counts());
-    let reason = |reason: &str| vec![("reason", reason.to_owned())];
-    let read = counts.clone();
-    let help = "Requests that were sent again, by reason";
-    metrics.observable_counters("upstream_retries", help, move || {
-        read().retries.map(|(why, count)| (reason(why.as_str()), count))
-    });
-    let read = counts.clone();
-    let help = "Ejections of members and addresses that failed too often, by reason";
-    metrics.observable_counters("upstream_ejections", help, move || {
-        read().ejections.map(|(why, count)| (reason(why.as_str()), count))
-    });
-    let read = counts.clone();
-    let help = "Attempts to open a connection, by result";
-    metrics.observable_counters("upstream_connects", help, move || {
-        read().connects.map(|(result, count)| (vec![("result", result.as_str().to_owned())], count))
-    });
-    let help = "Open connections: those that carry requests (`active`), and those that wait for one (`idle`)";
-    metrics.observable_gauges("upstream_connections", help, move || {
-        let counts = counts();
-        let state = |state: &str| vec![("state", state.to_owned())];
-        [(state("active"), counts.active as u64), (state("idle"), counts.idle as u64)]
-    });
-    let of = mesh.clone();
     // Walking through all members and routes takes a while.
     let series = metrics.once_per_scrape(move || of.upstream_series());
     declare_services(metrics, &series);
+    declare_reasons(metrics, &series);
     declare_members(metrics, &series);
 }
 
@@ -69,6 +46,54 @@ fn declare_services(metrics: &Metrics, series: &impl Read) {
     let of = series.clone();
     let help = "Whether most members of a service disappeared at once, so that they are kept for a while";
     metrics.observable_gauges("upstream_panic", help, move || each(&of(), |series| u64::from(series.panic)));
+}
+
+/// What happened to the requests and connections of each service and route, and why.
+fn declare_reasons(metrics: &Metrics, series: &impl Read) {
+    let counters = |name: &str,
+                    help: &str,
+                    label: &'static str,
+                    read: fn(&UpstreamSeries) -> Vec<(&'static str, u64)>| {
+        let of = series.clone();
+        metrics.observable_counters(name, help, move || by(&of(), label, read));
+    };
+    let help = "Requests that were sent again, by service or route, and reason";
+    counters("upstream_retries", help, "reason", |series| {
+        RetryReason::ALL.map(RetryReason::as_str).into_iter().zip(series.read.retries).collect()
+    });
+    let help = "Ejections of members and addresses that failed too often, by service or route, and reason";
+    counters("upstream_ejections", help, "reason", |series| {
+        EjectionReason::ALL.map(EjectionReason::as_str).into_iter().zip(series.read.ejections).collect()
+    });
+    let help = "Attempts to open a connection, by service or route, and result";
+    counters("upstream_connects", help, "result", |series| {
+        ConnectResult::ALL.map(ConnectResult::as_str).into_iter().zip(series.read.connects).collect()
+    });
+    let of = series.clone();
+    let help = "Open connections, by the service or route whose request opened them: those that carry requests (`active`), \
+                and those that wait for one (`idle`)";
+    metrics.observable_gauges("upstream_connections", help, move || {
+        by(&of(), "state", |series| {
+            let (open, idle) = (series.read.open as u64, series.read.idle as u64);
+            vec![("active", open.saturating_sub(idle)), ("idle", idle)]
+        })
+    });
+}
+
+/// The values of each series, each with another label.
+fn by(
+    all: &[UpstreamSeries],
+    label: &'static str,
+    read: impl Fn(&UpstreamSeries) -> Vec<(&'static str, u64)>,
+) -> Vec<(Labels, u64)> {
+    let labelled = |series: &UpstreamSeries, value: &'static str| {
+        let mut labels = service(series);
+        labels.push((label, value.to_owned()));
+        labels
+    };
+    let of =
+        |series| read(series).into_iter().map(|(value, count)| (labelled(series, value), count)).collect();
+    all.iter().flat_map(|series: &UpstreamSeries| -> Vec<_> { of(series) }).collect()
 }
 
 /// Those of each member, and of each address of a route.

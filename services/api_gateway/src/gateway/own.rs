@@ -10,7 +10,6 @@ use types::{ErrorKind, Problem};
 
 use super::Gateway;
 use crate::explain::{self, Example};
-use crate::table::Target;
 
 /// The number of characters of a path that an error shows.
 const SHOWN_PATH: usize = 200;
@@ -28,9 +27,10 @@ impl Gateway {
                 let mut explanation = explain::explain(&self.table, &example);
                 // The path may begin with a word that is the name of no service.
                 explanation.service = explanation.service.filter(|service| {
-                    service
-                        .parse()
-                        .is_ok_and(|service| self.is_known(&self.view.borrow().normalized(service)))
+                    service.parse().is_ok_and(|service| {
+                        let service = self.view.borrow().normalized(service);
+                        self.is_known(&service) && !self.mesh.is_proxy(&service)
+                    })
                 });
                 serde_json::to_value(explanation).unwrap_or_default()
             }
@@ -44,49 +44,43 @@ impl Gateway {
         Problem::new(ErrorKind::NotFound, "no-route", detail).hint(self.what_there_is())
     }
 
-    /// `routes: /files; services: storage, searcher`.
+    /// `routes: /files; services: storage, searcher`. Without the services where they have no paths.
     pub(super) fn what_there_is(&self) -> String {
         let or_none = |names: Vec<String>| match names.len() {
             0 => "none".to_owned(),
             _ => names.join(", "),
         };
-        let routes = self.table.ways().iter().map(|way| way.label.clone());
-        let services = self.services().into_keys();
-        format!("routes: {}; services: {}", or_none(routes.collect()), or_none(services.collect()))
+        let routes = or_none(self.table.ways().iter().map(|way| way.label.clone()).collect());
+        if !self.table.has_services() {
+            return format!("routes: {routes}");
+        }
+        format!("routes: {routes}; services: {}", or_none(self.services().into_keys().collect()))
     }
 
-    /// The number of serving members of each service type that some member has.
+    /// The number of serving members of each service that has a path of its own.
     fn services(&self) -> BTreeMap<String, usize> {
-        let view = self.view.borrow();
         let mut services = BTreeMap::new();
+        if !self.table.has_services() {
+            return services;
+        }
+        let view = self.view.borrow();
         for state in view.members().filter_map(|member| member.state.as_ref()) {
-            if let Some(service) = state.role.service() {
+            if let Some(service) = state.role.service()
+                && !self.mesh.is_proxy(service)
+            {
                 *services.entry(service.to_string()).or_default() += usize::from(state.phase.is_serving());
             }
         }
         services
     }
 
-    /// `GET /`: the routes and services behind this gateway.
+    /// `GET /`: the routes and services behind this gateway, as far as they concern its clients: not where they lead.
     pub(super) fn index(&self) -> Response<AnyBody> {
-        let routes: BTreeMap<_, Vec<_>> = self
-            .table
-            .ways()
-            .iter()
-            .map(|way| {
-                let to = way.addresses().iter().map(ToString::to_string);
-                let service = match &way.target {
-                    Target::Service(service, _) => Some(format!("service {service}")),
-                    Target::Addresses { .. } | Target::Redirect(_) | Target::Answer { .. } => None,
-                };
-                (way.label.clone(), to.chain(service).collect())
-            })
-            .collect();
-        let body = serde_json::json!({
-            "node": self.node,
-            "routes": routes,
-            "services": self.services(),
-        });
+        let routes: Vec<_> = self.table.ways().iter().map(explain::for_clients).collect();
+        let mut body = serde_json::json!({ "node": self.node, "routes": routes });
+        if self.table.has_services() {
+            body["services"] = serde_json::json!(self.services());
+        }
         let mut answer = Response::new(AnyBody::from(body.to_string()));
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         answer

@@ -27,7 +27,7 @@ pub(super) struct Checked<'a> {
     pub(super) at: usize,
     pub(super) route: &'a Route,
     pub(super) settings: &'a Settings,
-    mistakes: &'a mut Vec<SettingsMistake>,
+    pub(super) mistakes: &'a mut Vec<SettingsMistake>,
     buckets: &'a Arc<Buckets>,
 }
 
@@ -168,6 +168,7 @@ impl Checked<'_> {
             check,
             keys,
             compresses: route.compress,
+            forwarded: route.forwarded,
         });
         (shape, way)
     }
@@ -363,6 +364,7 @@ impl Checked<'_> {
             ("check", route.check.is_some()),
             ("retry", route.retry != super::RetrySettings::default()),
             ("request_headers", route.request_headers != HeaderEdits::default()),
+            ("forwarded", route.forwarded),
         ];
         if route.ca.is_some() && route.to.is_none() && route.backends.is_none() {
             let message = "it has no effect: the route has no address";

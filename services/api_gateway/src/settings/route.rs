@@ -81,6 +81,9 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// Changes of the answer's header fields. Errors of the gateway stay unchanged.
     pub response_headers: HeaderEdits,
+    /// Whether the server gets the client's address, host and scheme as `Forwarded` (RFC 7239) too, besides `X-Forwarded-*`, which
+    /// say the same. A `Forwarded` that a trusted proxy sends is extended either way. Default: `false`.
+    pub forwarded: bool,
     /// Limits of the requests on this route.
     pub limits: RouteLimits,
     /// The largest number of concurrent requests on this route; the next one waits, at most `wait`. No limit
@@ -132,6 +135,7 @@ impl Default for Route {
             retry: RetrySettings::default(),
             keys: None,
             compress: false,
+            forwarded: false,
         }
     }
 }

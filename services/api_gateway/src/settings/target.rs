@@ -54,6 +54,11 @@ fn service(route: &mut Checked<'_>, text: &str) -> Option<Target> {
         }
     };
     match text.parse() {
+        Ok(service) if mesh::is_named_after_proxy(&service) => {
+            let hint = "let DNS or a load balancer lead to its listeners, or write what its routes lead to";
+            route.wrong("service", mesh::proxy_refusal(&service), hint);
+            None
+        }
         Ok(service) => Some(Target::Service(service, Guard::new(hosts, HOSTS))),
         Err(error) => {
             let error: types::IdError = error;

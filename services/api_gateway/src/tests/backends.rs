@@ -89,3 +89,67 @@ async fn only_a_trusted_proxy_sets_a_deadline() {
         assert_eq!(body.contains("deadline-passed"), expected == 504, "{body}");
     }
 }
+
+#[tokio::test]
+async fn a_backend_is_unreachable_with_the_reason_until_a_connection_succeeds() {
+    let plain = Upstream::serving(echoing).await;
+    let closed = closed_port().await;
+    let tls = plain.url().to_string().replace("http://", "https://");
+    let settings = json!({"connect_timeout": "500ms", "routes": [
+        {"prefix": "/refused", "to": [closed.to_string()], "retry": {"attempts": 1}},
+        {"prefix": "/unknown", "to": ["http://no-such-host.invalid:80"], "retry": {"attempts": 1}},
+        {"prefix": "/tls", "to": [tls], "retry": {"attempts": 1}},
+        {"prefix": "/fine", "to": [plain.url().to_string()]},
+    ]});
+    let gateway = Running::with(settings, Vec::new()).await;
+    for path in ["/refused", "/unknown", "/tls"] {
+        assert_eq!(gateway.get(path).await.status(), 502, "{path}");
+    }
+    gateway.get("/fine").await;
+    // Long enough to be tried again: it has failed all the same.
+    tokio::time::sleep(gateway.context.mesh.limits().avoid + Duration::from_millis(100)).await;
+    let all = shown(&gateway).await.routes;
+    let mut reasons = Vec::new();
+    for pool in &all[..3] {
+        let backend = &pool.backends[0];
+        assert_eq!((backend.state, backend.weight), (BackendState::Unreachable, 0.0), "{backend:?}");
+        assert_eq!(backend.estimate_ms, None, "it never answered: {backend:?}");
+        reasons.push(backend.why.clone().unwrap());
+    }
+    assert!(reasons[0].contains("refused"), "{reasons:?}");
+    assert!(reasons[0] != reasons[1] && reasons[1] != reasons[2], "{reasons:?}");
+    assert_eq!(states(&all[3]), [BackendState::Serving]);
+    let up = |series: &mesh::UpstreamSeries| series.members.iter().all(|member| member.is_up);
+    let series = gateway.context.mesh.upstream_series();
+    let up: Vec<_> = series.iter().map(|series| (series.name.as_str(), up(series))).collect();
+    assert_eq!(up, [("/fine", true), ("/refused", false), ("/tls", false), ("/unknown", false)]);
+}
+
+#[tokio::test]
+async fn retries_connects_and_connections_are_counted_for_each_route() {
+    let fine = Upstream::serving(echoing).await;
+    let closed = closed_port().await;
+    let gateway = Running::with(
+        json!({"routes": [
+            {"prefix": "/fine", "to": [fine.url().to_string()]},
+            {"prefix": "/half", "backends": [{"url": closed.to_string(), "weight": 1000}, {"url": fine.url().to_string()}]},
+        ]}),
+        Vec::new(),
+    )
+    .await;
+    gateway.get("/fine").await;
+    while gateway.context.mesh.upstream_series()[1].read.retries[0] == 0 {
+        gateway.get("/half").await;
+    }
+    let series = gateway.context.mesh.upstream_series();
+    let [one, half] = &series[..] else { panic!("{series:?}") };
+    assert_eq!((one.name.as_str(), half.name.as_str()), ("/fine", "/half"));
+    assert_eq!(one.read.retries, [0; 6], "another route was retried");
+    assert_eq!(one.read.connects, [1, 0, 0, 0, 0]);
+    assert!(half.read.connects[1] >= 1, "refused: {:?}", half.read);
+    // The bodies of the answers were dropped; their connections may just be closing.
+    let all = gateway.context.mesh.upstream_counts();
+    assert!(one.read.open >= one.read.idle && all.active + all.idle <= 1 + half.read.connects[0] as usize);
+    let total = |at: usize| one.read.connects[at] + half.read.connects[at];
+    assert_eq!(all.connects.map(|(_, count)| count), std::array::from_fn(total));
+}

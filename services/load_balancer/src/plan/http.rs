@@ -1,9 +1,10 @@
 //! The part of a listener's plan that only the HTTP mode has, and settings that are for the other mode.
 
 use ipnet::IpNet;
-use mesh::Limits;
+use mesh::{Limits, is_named_after_proxy, proxy_refusal};
 use plugin::http::Hosts;
 use plugin::http_listener::HttpProtocol;
+use plugin::retry::Retries;
 use plugin::{CertificateFiles, ClientAuth, WantedTls};
 use types::ServiceName;
 use types::range::DurationIn;
@@ -26,6 +27,8 @@ pub(crate) struct HttpPlan {
     /// addresses.
     pub(crate) service: Option<(ServiceName, Hosts)>,
     pub(crate) limits: Limits,
+    /// Which failed requests are sent again.
+    pub(crate) retries: Retries,
 }
 
 impl HttpPlan {
@@ -73,12 +76,10 @@ pub(super) fn plan(
         return None;
     }
     let service = service(listener).and_then(|text| match text.parse::<ServiceName>() {
-        Ok(service) if service.as_str() == "api_gateway" => {
-            let message =
-                "the API of `api_gateway` on its nodes is for operators; clients have its listeners";
+        Ok(service) if is_named_after_proxy(&service) => {
             mistakes.add(
                 format!("{place}/service"),
-                message,
+                proxy_refusal(&service),
                 "write `listener: gateway`, or the name of another one",
             );
             None
@@ -101,7 +102,8 @@ pub(super) fn plan(
     let tls = listener.tls.as_ref();
     let client_auth = tls.and_then(|tls| tls.client_auth(&format!("{place}/tls"), &mut mistakes.0));
     let defaults = Limits::default();
-    let attempts = listener.retry.as_ref().and_then(|retry| retry.attempts);
+    let retries = listener.retry.clone().unwrap_or_default();
+    let retries = retries.plan(&format!("{place}/retry"), &mut mistakes.0);
     Some(HttpPlan {
         certificates,
         client_auth,
@@ -114,9 +116,10 @@ pub(super) fn plan(
             head: listener.timeouts.answer.map_or(defaults.head, DurationIn::get),
             idle: listener.timeouts.idle.map_or(defaults.idle, DurationIn::get),
             wait: listener.limits.wait.get(),
-            attempts: attempts.map_or(defaults.attempts, |attempts| super::small(attempts.get())),
+            attempts: retries.attempts.unwrap_or(defaults.attempts),
             ..defaults
         },
+        retries,
     })
 }
 

@@ -62,7 +62,7 @@ fn the_documented_defaults_are_right() {
     let times = [forward.connect, forward.idle, forward.drain, forward.slow_start].map(|time| time.as_secs());
     assert_eq!(times, [4, 3600, 30, 10]);
     assert_eq!(forward.websocket, Duration::from_secs(300));
-    assert_eq!(forward.ejection, Rules { failures: 5, time: Duration::from_secs(10) });
+    assert_eq!(forward.ejection, Rules { failures: 5, success: 80, time: Duration::from_secs(10), most: 50 });
     assert!(forward.check.is_none() && trust.is_none() && names.is_none());
     let checked = planned(&with(&json!({"check": {"tcp": {}}})));
     let check = checked.listeners[0].forward.check.clone().unwrap();
@@ -191,6 +191,10 @@ fn what_the_form_does_not_allow_is_refused() {
         (json!({"check": {"tcp": {"x": 1}}}), "/listeners/0/check/tcp/x"),
         (json!({"check": {"http": {"status": [99]}}}), "/listeners/0/check/http/status/0"),
         (json!({"ejection": {"failures": 0}}), "/listeners/0/ejection/failures"),
+        (json!({"ejection": {"success": "0%"}}), "/listeners/0/ejection/success"),
+        (json!({"ejection": {"most": 50}}), "/listeners/0/ejection/most"),
+        (json!({"mode": "http", "retry": {"on": ["never"]}}), "/listeners/0/retry/on/0"),
+        (json!({"mode": "http", "retry": {"codes": [200]}}), "/listeners/0/retry/codes/0"),
         (json!({"name": null}), "/listeners/0"),
         (json!({"name": "a-name-that-is-too-long"}), "/listeners/0/name"),
         (json!({"trust": ["10.0.0.1"]}), "/listeners/0/trust"),
@@ -245,4 +249,30 @@ fn a_file_of_certificates_may_be_relative_to_the_manifest() {
     plugin::Plugin::resolve_files(&crate::LoadBalancer, &mut settings, std::path::Path::new("/m"));
     assert_eq!(settings["listeners"][0]["ca"], "/m/tls/ca.pem");
     planned(&settings);
+}
+
+#[test]
+fn a_version_of_the_proxy_protocol_that_is_none_is_refused_with_those_that_there_are() {
+    for wrong in [json!(true), json!(2), json!({"v1": 1})] {
+        let settings = with(&json!({ "send_proxy_protocol": wrong }));
+        let error = plugin::Plugin::prepare(&crate::LoadBalancer, &settings).err().unwrap();
+        let error = error.to_string();
+        assert!(error.contains("v1") && error.contains("v2"), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn retries_in_http_mode_are_those_of_a_route() {
+    let http =
+        |retry: Value| with(&json!({"mode": "http", "backends": [{"address": "a:1"}], "retry": retry}));
+    let planned = planned(&http(json!({"attempts": 2, "on": ["connect"], "codes": [502, 503]})));
+    let retries = &planned.listeners[0].http.as_ref().unwrap().retries;
+    assert_eq!((retries.attempts, retries.connect, retries.reset), (Some(2), true, false));
+    assert_eq!(retries.codes, [502, 503]);
+    for (retry, place) in [
+        (json!({"codes": [502, 502]}), "/listeners/0/retry/codes/1"),
+        (json!({"attempts": 1, "codes": [502]}), "/listeners/0/retry/codes"),
+    ] {
+        assert_eq!(mistakes(&http(retry))[0].0, place);
+    }
 }

@@ -32,10 +32,11 @@ impl Lease {
 
     /// The backend has accepted the connection.
     pub(crate) fn connected(&self) {
+        let now = Instant::now();
         self.pool.with_slot(self.id, |slot, _| {
             slot.opened += 1;
             slot.failure = None;
-            slot.ejection.succeeded();
+            slot.ejection.succeeded(now);
         });
     }
 
@@ -46,7 +47,10 @@ impl Lease {
             slot.failed += 1;
             let out_for = match is_our_own {
                 true => None,
-                false => slot.ejection.failed(now, forward.ejection, may_eject(all, out)),
+                false => {
+                    let rules = forward.ejection;
+                    slot.ejection.failed(now, rules, may_eject(all, out, rules.most))
+                }
             };
             if let Some(time) = out_for {
                 let (listener, backend) = (&*forward.listener, &slot.of.named);

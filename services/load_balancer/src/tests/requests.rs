@@ -132,6 +132,24 @@ async fn a_client_that_the_proxy_protocol_names_is_the_client() {
 }
 
 #[tokio::test]
+async fn behaviour_5_forwarded_is_extended_or_removed_as_by_a_gateway() {
+    let server = Upstream::serving(reflecting).await;
+    let trusting = over(&[&server], json!({"trust": ["127.0.0.1"]})).await;
+    let strict = over(&[&server], json!({})).await;
+    let by_proxy = "forwarded: for=9.9.9.9;proto=https\r\n";
+    for (running, lines, forwarded, x_forwarded) in [
+        (&trusting, by_proxy, "for=9.9.9.9;proto=https, for=127.0.0.1", "9.9.9.9, 127.0.0.1"),
+        (&trusting, "forwarded: for=9.9.9.9\r\nx-forwarded-for: 8.8.8.8\r\n", "", "8.8.8.8, 127.0.0.1"),
+        (&strict, by_proxy, "", "127.0.0.1"),
+    ] {
+        let answer = ask(running, "GET /x", lines).await;
+        let value = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        let found = (value("forwarded: "), value("x-forwarded-for: "));
+        assert_eq!(found, (forwarded, x_forwarded), "{lines}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_may_be_repeated_is_sent_again_when_its_backend_breaks() {
     let (broken, fine) = (Upstream::writing("").await, named("fine").await);
     let running = over(&[&broken, &fine], json!({"balance": "round_robin"})).await;
@@ -147,6 +165,29 @@ async fn a_request_that_may_be_repeated_is_sent_again_when_its_backend_breaks() 
         answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5"),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn an_answer_with_a_code_of_retry_is_replaced_by_another_backends() {
+    let bad = Upstream::serving(async |_| {
+        let mut answer = text("bad");
+        *answer.status_mut() = StatusCode::BAD_GATEWAY;
+        answer
+    })
+    .await;
+    let good = named("good").await;
+    let more = json!({"balance": "round_robin", "retry": {"codes": [502]}});
+    let running = over(&[&bad, &good], more).await;
+    for _ in 0..4 {
+        assert_eq!(body(&get(&running).await), "good");
+    }
+    assert!(bad.hits() > 0, "it was asked first");
+    let closed = closed_addr();
+    let backends = json!([{"address": closed}, {"address": good.addr}]);
+    let more = json!({"balance": "round_robin", "retry": {"on": ["reset"]}});
+    let running = Running::with(json!([http(json!({"backends": backends}), more)]), Vec::new()).await;
+    let codes = [get(&running).await, get(&running).await].map(|answer| answer[9..12].to_owned());
+    assert!(codes.contains(&"502".to_owned()), "a connect that failed is not repeated: {codes:?}");
 }
 
 #[tokio::test]
