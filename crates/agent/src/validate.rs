@@ -1,16 +1,19 @@
 //! `agent validate`: checks settings for `ctl`, which contains no plugins.
 
-use std::collections::BTreeMap;
+mod targets;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use plugin::{Registry, SettingsMistake};
+use plugin::{ListenSetting, Registry, SettingsMistake};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::StoreUrl;
-use types::{ServiceName, ServiceType, Sharding};
+use types::{Loopback, ServiceName, ServiceType, Sharding};
 
+use self::targets::{Listeners, Verdict};
 use crate::output;
 
 /// The request on standard input.
@@ -29,6 +32,12 @@ struct Request {
     /// The folder of the manifest, to which paths in settings are relative.
     #[serde(default)]
     folder: Option<PathBuf>,
+    /// Whether services may listen on addresses that other machines reach; absent if that is not known.
+    #[serde(default)]
+    insecure: Option<bool>,
+    /// The services that the nodes of the manifest run; absent if there is no manifest, so that targets may be anywhere.
+    #[serde(default)]
+    roles: Option<Vec<ServiceName>>,
 }
 
 /// The answer on standard output.
@@ -97,10 +106,20 @@ fn answer(registry: &Registry, request: Request) -> Answer {
         .collect();
     let (mut mistakes, mut warnings) = (Vec::new(), Vec::new());
     let (mut listens, mut resolved) = (BTreeMap::new(), BTreeMap::new());
-    for (service, mut settings) in request.services {
+    let (mut names, mut forwards) = (Listeners::new(), Vec::new());
+    let mut services = request.services;
+    let declared: BTreeSet<_> = services.keys().map(|service| registry.normalized(service.clone())).collect();
+    for role in request.roles.iter().flatten().map(|role| registry.normalized(role.clone())) {
+        if !declared.contains(&role) {
+            // With the settings that all services of its type have by default.
+            services.insert(role, Value::Null);
+        }
+    }
+    for (service, mut settings) in services {
         let named = request.types.get(&service).cloned();
         let service = registry.normalized(service);
         let service_type = named.or_else(|| service.default_type());
+        names.insert(service.clone(), None);
         let Some(plugin) = service_type.and_then(|service_type| registry.plugin(&service_type)) else {
             continue;
         };
@@ -117,15 +136,55 @@ fn answer(registry: &Registry, request: Request) -> Answer {
                     let found = plugin.check_files(&settings).into_iter();
                     warnings.extend(found.map(|mistake| Found { service: service.clone(), mistake }));
                 }
-                listens.insert(service, prepared.listens());
+                let bound = prepared.listens();
+                let exposed = bound.iter().filter(|setting| !allows(request.insecure, setting)).map(exposed);
+                mistakes.extend(exposed.map(|mistake| Found { service: service.clone(), mistake }));
+                forwards.push((service.clone(), prepared.targets()));
+                names.insert(
+                    service.clone(),
+                    Some(bound.iter().map(|setting| setting.name.clone()).collect()),
+                );
+                listens.insert(service, bound.into_iter().map(|setting| setting.address).collect());
             }
+            // Without an entry of its own, its settings may be on the store.
+            Err(_) if !declared.contains(&service) => {}
             Err(error) => mistakes.extend(
                 error.mistakes.into_iter().map(|mistake| Found { service: service.clone(), mistake }),
             ),
         }
     }
+    if request.roles.is_some() {
+        for (service, mut target) in
+            forwards.into_iter().flat_map(|(of, all)| all.into_iter().map(move |target| (of.clone(), target)))
+        {
+            target.service = registry.normalized(target.service);
+            match targets::judge(&service, &target, &names) {
+                Some(Verdict::Mistake(mistake)) => mistakes.push(Found { service, mistake }),
+                Some(Verdict::Warning(mistake)) => warnings.push(Found { service, mistake }),
+                None => {}
+            }
+        }
+    }
     let store = request.store.and_then(|text| store_mistake(&text));
     Answer { types, mistakes, warnings, store, listens, resolved }
+}
+
+/// Whether the agents would open a listener.
+fn allows(insecure: Option<bool>, setting: &ListenSetting) -> bool {
+    insecure.is_none_or(|insecure| Loopback::unless_insecure(insecure).allows(setting.address.ip()))
+}
+
+/// The mistake that the agents would not open a listener.
+fn exposed(setting: &ListenSetting) -> SettingsMistake {
+    let ListenSetting { pointer, address, .. } = setting;
+    let message = format!(
+        "{address} is open to the network, and nothing is encrypted or authenticated between nodes yet"
+    );
+    let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+    SettingsMistake::new(pointer, message).hint(format!(
+        "write `{loopback}:{}`; or, on a network that you trust, `insecure: true` beside `cluster`",
+        address.port()
+    ))
 }
 
 /// Why a manifest can't have this store.
@@ -141,6 +200,8 @@ fn store_mistake(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -164,6 +225,70 @@ mod tests {
         assert_eq!(answer.listens[&edge], ["127.0.0.1:8080".parse().unwrap()]);
         assert_eq!(answer.mistakes.len(), 1);
         assert_eq!(answer.mistakes[0].service.as_str(), "internal");
+    }
+
+    #[test]
+    fn a_listener_that_is_open_to_the_network_is_a_mistake_unless_the_manifest_says_insecure() {
+        for (insecure, expected) in [(json!(false), 2), (json!(true), 0), (Value::Null, 0)] {
+            let request = json!({
+                "services": {
+                    "edge": {"listeners": [
+                        {"name": "inner", "address": "127.0.0.1:0"},
+                        {"name": "web", "address": "0.0.0.0:8080"},
+                    ]},
+                    "searcher": {"es_listen": "[::]:9200"},
+                    "load-balancer": {"listeners": [{"name": "web", "address": "127.0.0.2:0", "service": "edge"}]},
+                },
+                "types": {"edge": "api_gateway"},
+                "insecure": insecure,
+            });
+            let answer = answer(&crate::builtin(), serde_json::from_value(request).unwrap());
+            let places: Vec<_> = answer.mistakes.iter().map(|found| found.mistake.pointer.as_str()).collect();
+            assert_eq!(places, ["/listeners/1/address", "/es_listen"][..expected]);
+            for (found, hint) in answer.mistakes.iter().zip(["`127.0.0.1:8080`", "`[::1]:9200`"]) {
+                let given = found.mistake.hint.as_deref().unwrap();
+                assert!(given.contains(hint) && given.contains("`insecure: true`"), "{given}");
+            }
+        }
+    }
+
+    #[test]
+    fn targets_are_looked_up_in_the_manifest_with_its_nodes() {
+        let balancer = json!({"listeners": [
+            {"name": "fine", "address": "127.0.0.1:0", "service": "edge", "listener": "web"},
+            {"name": "default", "address": "127.0.0.1:0", "service": "edge"},
+            {"name": "api", "address": "127.0.0.1:0", "mode": "http", "service": "storage"},
+            {"name": "no-listener", "address": "127.0.0.1:0", "service": "storage"},
+            {"name": "nope", "address": "127.0.0.1:0", "service": "nope"},
+            {"name": "own", "address": "127.0.0.1:0", "service": "load-balancer", "listener": "fine"},
+            {"name": "by-name", "address": "127.0.0.1:0", "sni": [
+                {"hosts": ["a.example"], "backends": [{"address": "127.0.0.1:1"}]},
+                {"hosts": ["b.example"], "service": "edge", "listener": "wbe"},
+            ]},
+            {"name": "other", "address": "127.0.0.1:0", "service": "api_gateway"},
+        ]});
+        let mut request = json!({
+            "services": {"load-balancer": balancer, "edge": {"listeners": [{"name": "web", "address": "127.0.0.1:0"}]}},
+            "types": {"edge": "api_gateway"},
+            "roles": ["storage", "load-balancer", "edge"],
+        });
+        let found = answer(&crate::builtin(), serde_json::from_value(request.clone()).unwrap());
+        let places = |found: &[Found]| -> Vec<String> {
+            found.iter().map(|found| found.mistake.pointer.clone()).collect()
+        };
+        assert_eq!(
+            places(&found.mistakes),
+            [
+                "/listeners/1/service",
+                "/listeners/3/service",
+                "/listeners/5/service",
+                "/listeners/6/sni/1/listener",
+            ]
+        );
+        assert_eq!(places(&found.warnings), ["/listeners/4/service", "/listeners/7/service"]);
+        request["roles"] = Value::Null;
+        let found = answer(&crate::builtin(), serde_json::from_value(request).unwrap());
+        assert_eq!((found.mistakes, found.warnings), (vec![], vec![]), "they may be anywhere");
     }
 
     #[test]

@@ -32,6 +32,8 @@ struct Listener {
 struct Target {
     #[serde(default)]
     hosts: Vec<String>,
+    #[serde(default)]
+    why: Option<String>,
     backends: Vec<OfBalancer>,
 }
 
@@ -75,7 +77,8 @@ impl Target {
             true => listener.to_owned(),
             false => format!("{listener} ({})", self.hosts.join(", ")),
         };
-        BackendPool { name, panic: false, backends: self.backends.into_iter().map(Backend::from).collect() }
+        let backends = self.backends.into_iter().map(Backend::from).collect();
+        BackendPool { name, panic: false, why: self.why, backends }
     }
 }
 
@@ -114,11 +117,12 @@ mod tests {
                 {"address": "10.0.0.1:80", "named": "db:80", "member": "m", "state": "up", "weight": 2, "connections": 3},
                 {"address": "", "named": "b:80", "state": "unresolved", "why": "is not found", "weight": 0, "connections": 0},
             ]},
-            {"backends": []},
+            {"why": "no member runs nope", "backends": []},
         ]}]});
         let backends = Backends::from(serde_json::from_value::<Answer>(answer).unwrap());
         let [first, second] = &backends.routes[..] else { panic!("{backends:?}") };
         assert_eq!((first.name.as_str(), second.name.as_str()), ("db (a.example)", "db"));
+        assert_eq!(second.why.as_deref(), Some("no member runs nope"));
         let [up, lost] = &first.backends[..] else { panic!("{first:?}") };
         assert_eq!((up.state, up.in_flight, up.weight), (BackendState::Serving, 3, 2.0));
         assert_eq!(up.node.as_ref().map(NodeId::as_str), Some("m"));

@@ -63,6 +63,52 @@ pub struct Route {
     /// Whether answers are compressed for clients that accept it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compress: bool,
+    /// False if the prefix is sent with the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strip_prefix: Option<bool>,
+    /// What the address gets instead of what the client sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<RouteRewrite>,
+    /// `refuse` if a path with `%2F` is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slashes: Option<String>,
+    /// Changes of the header fields of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<RouteEdits>,
+    /// Changes of the header fields of answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<RouteEdits>,
+    /// Its time limits by their names in settings, such as `total`: `5s`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub timeouts: BTreeMap<String, String>,
+    /// How its addresses are checked, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+}
+
+/// What the address gets instead of what the client sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RouteRewrite {
+    /// What replaces the prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The `Host` header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+/// Changes of header fields; those that are set or added as `name: value`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RouteEdits {
+    /// Fields that are removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+    /// Fields that replace others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<String>,
+    /// Fields that are added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
 }
 
 /// Which failed requests of a route are sent again.
@@ -159,6 +205,29 @@ pub struct RouteTest {
     /// The service that gets it, if no route takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// Why the gateway refuses it, although a route or a service would take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RouteRefusal>,
+    /// The listeners that answer it themselves, as a readiness check.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ready: Vec<String>,
+    /// Whether all listeners do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_ready_everywhere: bool,
+}
+
+/// Why a gateway refuses a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRefusal {
+    /// The status of its answer.
+    pub status: u16,
+    /// The code of the problem.
+    pub code: String,
+    /// What is wrong.
+    pub detail: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// A route that does not take a request.

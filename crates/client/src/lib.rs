@@ -19,8 +19,8 @@ mod search;
 pub use call::{Client, IfMatch, Leaving, plain_http};
 pub use error::ClientError;
 pub use gateway::{
-    PassedRoute, Route, RouteAnswer, RouteBackend, RouteLimits, RouteRedirect, RouteRetry, RouteTarget,
-    RouteTest, Routes,
+    PassedRoute, Route, RouteAnswer, RouteBackend, RouteEdits, RouteLimits, RouteRedirect, RouteRefusal,
+    RouteRetry, RouteRewrite, RouteTarget, RouteTest, Routes,
 };
 pub use index::{Created, Imported, IndexSummary, RefusedCopy, RefusedLine, Reindex, Reindexed};
 pub use kv::{KeyCondition, KeyPage, KeyQuery, ListedKey, PutKey, Stored};

@@ -1,6 +1,6 @@
 //! The agent binary: how ctl finds it, and what it reports about settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -36,6 +36,17 @@ struct Question<'a> {
     types: &'a BTreeMap<ServiceName, ServiceType>,
     #[serde(skip_serializing_if = "Option::is_none")]
     folder: Option<&'a Path>,
+    #[serde(flatten)]
+    whole: Option<Whole>,
+}
+
+/// What only a whole manifest says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Whole {
+    /// Whether services may listen on addresses that are open to the network.
+    pub(crate) insecure: bool,
+    /// The services that its nodes run.
+    pub(crate) roles: BTreeSet<ServiceName>,
 }
 
 /// The output of `agent validate`.
@@ -160,15 +171,17 @@ pub(crate) fn command(binary: &Path) -> Command {
 }
 
 /// Runs `agent validate`: which types the binary runs, and whether these settings and this store are valid. Paths in
-/// settings are relative to `folder`.
+/// settings are relative to `folder`. With `whole`, addresses and targets are checked, too.
 pub(crate) async fn validate(
     binary: &Path,
     store: Option<&str>,
     services: &BTreeMap<ServiceName, Value>,
     types: &BTreeMap<ServiceName, ServiceType>,
     folder: Option<&Path>,
+    whole: Option<Whole>,
 ) -> anyhow::Result<Validation> {
-    ask(binary, &["validate"], &Question { store, services, types, folder }, VALIDATE_LIMIT).await
+    let question = Question { store, services, types, folder, whole };
+    ask(binary, &["validate"], &question, VALIDATE_LIMIT).await
 }
 
 /// Gets from the binary the schema of the settings of each type that it runs.

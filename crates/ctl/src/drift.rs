@@ -17,8 +17,13 @@ pub(crate) fn differences(
     would_write: &str,
 ) -> Vec<&'static str> {
     let mut found = Vec::new();
+    let (was_insecure, written) = without_insecure(written);
+    let (is_insecure, would_write) = without_insecure(would_write);
     if written != would_write {
         found.push("other labels, another profile or another store");
+    }
+    if was_insecure != is_insecure {
+        found.push("another `insecure`");
     }
     if wanted.listen.is_some_and(|wanted| !serves(wanted, node.http)) {
         found.push("another listen address");
@@ -27,6 +32,12 @@ pub(crate) fn differences(
         found.push("another gossip address");
     }
     found
+}
+
+/// Whether a settings file has `insecure: true`, and its other lines.
+fn without_insecure(text: &str) -> (bool, Vec<&str>) {
+    let (insecure, others): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.trim() == "insecure: true");
+    (!insecure.is_empty(), others)
 }
 
 /// Whether an address is the wanted one; port 0 accepts any port.
@@ -65,6 +76,8 @@ mod tests {
             (Some("127.0.0.2:0"), None, "new", &[listen]),
             (None, Some("127.0.0.1:1000"), "new", &[gossip]),
             (Some("127.0.0.1:7"), Some("127.0.0.1:8"), "old", &[settings, listen, gossip]),
+            (None, None, "new\ninsecure: true\n", &["another `insecure`"]),
+            (None, None, "old\ninsecure: true\n", &[settings, "another `insecure`"]),
         ] {
             let wanted = NodeSpec {
                 id: node.id.clone(),
@@ -76,6 +89,10 @@ mod tests {
                 restart: types::supervision::RestartPolicy::default(),
             };
             assert_eq!(differences(&wanted, &node, written, "new"), expected);
+            if (written, expected) == ("new", &[]) {
+                let now = differences(&wanted, &node, written, "new\ninsecure: true\n");
+                assert_eq!(now, ["another `insecure`"]);
+            }
         }
     }
 }

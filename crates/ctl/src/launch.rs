@@ -29,6 +29,8 @@ struct Settings<'a> {
     labels: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     runs: Option<&'a [ServiceName]>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    insecure: bool,
 }
 
 /// The store of a manifest: a folder on this machine unless it names another.
@@ -130,6 +132,7 @@ fn settings_text(state: &State, manifest: &Manifest, node: &NodeRecord) -> anyho
         store: store(state, manifest).to_string_lossy().replace('$', "$$"),
         labels: spec.map_or(&none, |spec| &spec.labels),
         runs: spec.and_then(|spec| spec.runs.as_deref()),
+        insecure: manifest.insecure,
     };
     // The profile is passed by a flag; it is named here so that a change is noticed.
     Ok(format!(
@@ -207,6 +210,16 @@ nodes:
             "--config /run/demo/n1.yaml --cluster demo --node-id n1 --listen-addr 127.0.0.1:1000 \
              --gossip-addr 127.0.0.1:1001 --seed 127.0.0.1:7,127.0.0.1:8 --profile local --service storage \
              --shard 2 --data-dir /data/demo/n1 --log-file /run/demo/n1.log"
+        );
+    }
+
+    #[test]
+    fn a_manifest_that_says_insecure_starts_its_agents_so() {
+        let (mut manifest, node) = example();
+        let state = State::at(PathBuf::from("/state"));
+        manifest.insecure = true;
+        assert!(
+            settings_text(&state, &manifest, &node).unwrap().lines().any(|line| line == "insecure: true")
         );
     }
 

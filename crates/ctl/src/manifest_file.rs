@@ -9,7 +9,7 @@ use anyhow::Context;
 use manifest::{Checked, Known, KnownType, Mistake, Mistakes};
 use types::ClusterId;
 
-use crate::agent_bin::{self, ApplyMistake, SettingsMistake, Validation};
+use crate::agent_bin::{self, ApplyMistake, SettingsMistake, Validation, Whole};
 use crate::exit::{Exit, Failure};
 use crate::listens::{Binding, Collision, Listens, collisions};
 
@@ -119,7 +119,11 @@ pub(crate) async fn load(
     }
     let store = shape.as_ref().ok().and_then(|checked| checked.manifest.store.as_deref());
     let folder = folder(file)?;
-    let validation = agent_bin::validate(&agent, store, &settings, &types, Some(&folder))
+    let whole = shape.as_ref().ok().map(|checked| Whole {
+        insecure: checked.manifest.insecure,
+        roles: checked.manifest.nodes.iter().filter_map(|node| node.role.service().cloned()).collect(),
+    });
+    let validation = agent_bin::validate(&agent, store, &settings, &types, Some(&folder), whole)
         .await
         .context("checking settings")?;
     let known = Known {

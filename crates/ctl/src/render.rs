@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use types::api::{Event, Member};
-use types::{Phase, Post, Role};
+use types::{Post, Role};
 
 /// A table without borders, as wide as its content. Colours are added afterwards, since they have no width.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -189,9 +189,9 @@ pub(crate) fn phase(member: &Member) -> &'static str {
     member.state.as_ref().map_or("?", |state| state.phase.as_str())
 }
 
-/// Whether requests may be sent to it.
+/// Whether requests may be sent to it, also if one of its parts, such as a listener, has trouble.
 pub(crate) fn is_ready(member: &Member) -> bool {
-    member.state.as_ref().is_some_and(|state| state.phase == Phase::Ready)
+    member.state.as_ref().is_some_and(|state| state.phase.is_serving())
 }
 
 /// The address of its API.
@@ -263,7 +263,7 @@ pub(crate) fn now_ms() -> u64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use types::{Generation, RoleState};
+    use types::{Generation, Phase, RoleState};
 
     use super::*;
 

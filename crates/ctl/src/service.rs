@@ -17,32 +17,66 @@ pub(crate) struct Kind {
     have: &'static str,
     /// A command that names a service, up to the name.
     named_by: &'static str,
+    /// Other types that have it.
+    also: &'static [&'static str],
 }
 
+/// The type of load balancers.
+const BALANCER: &str = "load_balancer";
+
 /// Keys.
-pub(crate) const KEYS: Kind = Kind { service_type: "storage", have: "keys", named_by: "kv --service" };
+pub(crate) const KEYS: Kind =
+    Kind { service_type: "storage", have: "keys", named_by: "kv --service", also: &[] };
 /// Indexes, for `ctl index`.
 pub(crate) const INDEXES: Kind = Kind { named_by: "index --service", ..SEARCHES };
 /// Indexes, for `ctl search`.
 pub(crate) const SEARCHES: Kind =
-    Kind { service_type: "searcher", have: "indexes", named_by: "search --service" };
+    Kind { service_type: "searcher", have: "indexes", named_by: "search --service", also: &[] };
 
 /// Backends.
 pub(crate) const GATEWAYS: Kind =
-    Kind { service_type: "api_gateway", have: "backends", named_by: "backends --service" };
+    Kind { service_type: "api_gateway", have: "backends", named_by: "backends --service", also: &[BALANCER] };
 
 /// Routes.
 pub(crate) const ROUTES: Kind =
-    Kind { service_type: "api_gateway", have: "routes", named_by: "routes --service" };
+    Kind { service_type: "api_gateway", have: "routes", named_by: "routes --service", also: &[] };
+
+/// Refuses a service whose members can't have what the command works with, because they are of another type. A service that no
+/// member runs is left to the agent. Pure.
+pub(crate) fn check_type(view: &Members, service: &ServiceName, kind: &Kind) -> Result<(), Failure> {
+    let states = || view.members.iter().filter_map(|member| member.state.as_ref());
+    let of_service = states().filter(|state| state.role.service() == Some(service));
+    let of_service: Vec<_> = of_service.filter_map(types::RoleState::service_type).collect();
+    let allowed = |service_type: &str| service_type == kind.service_type || kind.also.contains(&service_type);
+    let Some(other) = of_service.first().filter(|first| !allowed(first.as_str())) else { return Ok(()) };
+    let message = format!("`{service}` has no {}: it is of the type {other}", kind.have);
+    let failure = Failure::new(Exit::Usage, message);
+    if other.as_str() == BALANCER {
+        return Err(
+            failure.hint(format!("`ctl backends --service {service}` shows where it sends connections"))
+        );
+    }
+    let have: BTreeSet<_> = states()
+        .filter(|state| state.service_type().is_some_and(|service_type| allowed(service_type.as_str())))
+        .filter_map(|state| state.role.service())
+        .map(|service| format!("`ctl {} {service}`", kind.named_by))
+        .collect();
+    Err(match have.is_empty() {
+        true => failure.hint(format!("no member runs a service of the type {}", kind.service_type)),
+        false => failure.hint(format!("try {}", have.into_iter().collect::<Vec<_>>().join(" or "))),
+    })
+}
 
 /// Reaches an agent for a service: the named one, else the one that is named after its type, else the only one of that
 /// type.
 pub(crate) async fn reach(cx: &Cx, service: Option<&ServiceName>, kind: &Kind) -> anyhow::Result<Reached> {
     let mut reached = cx.reach().await?;
+    let view = reached.view().await?;
     let service = match service {
         Some(service) => service.clone(),
-        None => only_one(&reached.view().await?, kind)?,
+        None => only_one(&view, kind)?,
     };
+    check_type(&view, &service, kind)?;
     reached.client = reached.client.with_service(service);
     Ok(reached)
 }
@@ -104,5 +138,53 @@ mod tests {
         }
         let finder = [("finder/0", Some("searcher")), sessions];
         assert_eq!(only_one(&view(&finder), &INDEXES).unwrap().as_str(), "finder");
+    }
+
+    #[test]
+    fn a_service_of_another_type_is_refused_and_those_that_have_it_are_named() {
+        let member = |role: &str, service_type: Option<&str>| {
+            let mut member = render::tests::member("n", role, types::Phase::Ready);
+            member.state.as_mut().unwrap().service_type = service_type.map(|text| text.parse().unwrap());
+            member
+        };
+        let members = vec![
+            member("storage/0", None),
+            member("edge", Some("api_gateway")),
+            member("load_balancer", None),
+            member("standby", None),
+        ];
+        let view = Members { cluster: "demo".parse().unwrap(), viewed_by: "n".parse().unwrap(), members };
+        let check = |service: &str, kind: &Kind| {
+            check_type(&view, &service.parse().unwrap(), kind).map_err(|failure| format!("{failure:?}"))
+        };
+        for (service, kind) in
+            [("edge", &ROUTES), ("edge", &GATEWAYS), ("load_balancer", &GATEWAYS), ("none", &ROUTES)]
+        {
+            assert_eq!(check(service, kind), Ok(()), "{service}");
+        }
+        for (service, kind, words) in [
+            (
+                "storage",
+                &ROUTES,
+                ["`storage` has no routes: it is of the type storage", "`ctl routes --service edge`"],
+            ),
+            (
+                "storage",
+                &GATEWAYS,
+                [
+                    "`storage` has no backends",
+                    "`ctl backends --service edge` or `ctl backends --service load_balancer`",
+                ],
+            ),
+            (
+                "load_balancer",
+                &ROUTES,
+                ["it is of the type load_balancer", "`ctl backends --service load_balancer`"],
+            ),
+            ("edge", &INDEXES, ["`edge` has no indexes", "no member runs a service of the type searcher"]),
+        ] {
+            let error = check(service, kind).unwrap_err();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::tree::{Key, Node, Position, Value};
 
 /// Keys of a manifest with this prefix are ignored: they hold values that anchors share.
 pub(crate) const ASIDE: &str = "x-";
-pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "store", "services", "nodes"];
+pub(crate) const MANIFEST_KEYS: &[&str] = &["cluster", "profile", "store", "insecure", "services", "nodes"];
 pub(crate) const SERVICE_KEYS: &[&str] = &["type", "settings", "shards", "replicas"];
 pub(crate) const NODE_KEYS: &[&str] =
     &["id", "service", "shard", "listen", "gossip", "labels", "runs", "restart", "count"];
@@ -44,9 +44,10 @@ pub(crate) fn check(
     let profile = check.profile(&fields);
     let mut places = Places::default();
     let store = check.store(&fields, &mut places);
+    let insecure = fields.get("insecure").is_some_and(|field| check.switch(field).unwrap_or_default());
     let services = check.services(&fields, &mut places);
     let nodes = check.nodes(&fields, &services, &mut places);
-    let manifest = Manifest { cluster: cluster?, profile: profile?, store, services, nodes };
+    let manifest = Manifest { cluster: cluster?, profile: profile?, store, insecure, services, nodes };
     Some(Checked { manifest, places })
 }
 

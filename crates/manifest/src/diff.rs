@@ -83,6 +83,7 @@ mod tests {
             cluster: "demo".parse().unwrap(),
             profile: Profile::Local,
             store: None,
+            insecure: false,
             services: BTreeMap::new(),
             nodes: nodes.iter().map(node).collect(),
         }

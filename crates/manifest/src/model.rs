@@ -19,6 +19,10 @@ pub struct Manifest {
     /// The URL of the object store; if absent, a folder on this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// Whether services may listen on addresses that other machines reach, although nothing is encrypted or authenticated
+    /// between nodes yet.
+    #[serde(skip_serializing_if = "is_secure")]
+    pub insecure: bool,
     /// What all nodes of a service have in common; services without settings may be absent.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<ServiceName, ServiceSpec>,
@@ -40,6 +44,11 @@ pub struct ServiceSpec {
     /// Replicas of each shard, not counting its owner.
     #[serde(skip_serializing_if = "is_none")]
     pub replicas: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_secure(insecure: &bool) -> bool {
+    !insecure
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]

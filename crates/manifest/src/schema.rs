@@ -97,6 +97,11 @@ struct RawManifest {
     /// Where the object store is: `s3://bucket/prefix`, `gs://…`, `az://…`, or `file:///folder`; a folder on this
     /// machine if absent. Credentials come from the usual environment variables, never from here.
     store: Option<String>,
+    /// Whether services may listen on addresses that other machines reach, such as `0.0.0.0:8443`. Nothing is encrypted or
+    /// authenticated between nodes yet, so set it only on a network that you trust. Each agent is then started with
+    /// `--insecure`; the nodes' own addresses stay on this machine. Default: `false`.
+    #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "switch")]
+    insecure: Option<bool>,
     /// What all nodes of a service have in common, by the service's name: lower-case letters, digits, `-` and `_`, at
     /// most 40. If the name is not that of its type, give its `type`.
     services: Option<BTreeMap<String, Option<RawService>>>,
@@ -153,6 +158,10 @@ struct RawNode {
     /// Creates several nodes from this entry, named `{id}-1`, `{id}-2` and so on.
     #[schemars(default, skip_serializing_if = "Option::is_none", schema_with = "count")]
     count: Option<u32>,
+}
+
+fn switch(_: &mut SchemaGenerator) -> Schema {
+    or_variable(&json_schema!({ "type": "boolean", "default": false }))
 }
 
 fn profile(_: &mut SchemaGenerator) -> Schema {

@@ -14,8 +14,8 @@ mod sink;
 mod time;
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +32,9 @@ use sink::Sink;
 
 pub use json::JsonLine;
 pub use request::{LoggedHead, LoggedRequest, RequestEnd};
-pub use settings::{AccessLogPlan, AccessLogSettings, LogFormat, QueryLog, STDOUT, resolve_access_log};
+pub use settings::{
+    AccessLogPlan, AccessLogSettings, LogFormat, QueryLog, STDOUT, log_file, resolve_access_log,
+};
 pub use time::{common_time, rfc_3339};
 
 /// Lines can't be written.
@@ -42,6 +44,8 @@ const UNWRITABLE: ReasonCode = ReasonCode::new("access-log-unwritable");
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often dropped lines are reported at most.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// When a file that could not be opened is tried again while no line comes.
+const RETRY: Duration = Duration::from_secs(5);
 /// How long the log is written after the shutdown of a service that is not stopped.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -61,7 +65,8 @@ struct Shared {
     plans: Mutex<Plans>,
     buffers: Buffers,
     dropped: AtomicU64,
-    is_failing: AtomicBool,
+    /// Why lines can't be written now.
+    trouble: Mutex<Option<String>>,
     /// There is a first line in a buffer.
     arrived: Notify,
     /// A buffer is long.
@@ -98,14 +103,15 @@ enum Event {
 }
 
 impl AccessLog {
-    /// Starts the task that writes. A file that can't be opened is tried again; that is no reason to refuse requests.
+    /// Starts the task that writes. The file is opened at once, and created with its folder if it is not there; one that
+    /// can't be opened is tried again, which is no reason to refuse requests.
     pub fn start(cx: &Context, plan: Option<AccessLogPlan>) -> Self {
         let log = Self(Arc::new(Shared {
             options: AtomicU8::new(options(plan.as_ref())),
             plans: Mutex::new(Plans { now: plan, changes: Vec::new() }),
             buffers: Buffers::default(),
             dropped: AtomicU64::new(0),
-            is_failing: AtomicBool::new(false),
+            trouble: Mutex::default(),
             arrived: Notify::new(),
             filled: Notify::new(),
             changed: Notify::new(),
@@ -184,12 +190,9 @@ impl AccessLog {
 
     /// `Degraded` while lines can't be written.
     pub fn health(&self) -> Health {
-        if !self.0.is_failing.load(Ordering::Relaxed) {
-            return Health::Ready;
-        }
-        let file = file(self.0.plans().now.as_ref()).map(|path| path.display().to_string());
-        let text = format!("the access log can't be written to {}", file.as_deref().unwrap_or(STDOUT));
-        Health::degraded(UNWRITABLE, text)
+        let Some(why) = self.0.trouble().clone() else { return Health::Ready };
+        let to = shown(file(self.0.plans().now.as_ref()).as_deref());
+        Health::degraded(UNWRITABLE, format!("the access log can't be written to {to}: {why}"))
     }
 
     /// Writes what was appended. Call it after the last request. Idempotent.
@@ -217,7 +220,25 @@ fn file(plan: Option<&AccessLogPlan>) -> Option<PathBuf> {
     plan.and_then(|plan| plan.file.clone())
 }
 
+/// Where lines go, in words.
+fn shown(path: Option<&Path>) -> String {
+    path.map_or_else(|| STDOUT.to_owned(), |path| path.display().to_string())
+}
+
 impl Shared {
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the file without waiting for a line, so that a log that can't be written is known before it is needed.
+    async fn open(&self, sink: &mut Sink, reporter: &mut Reporter) {
+        let opened = sink.reopen().await;
+        *self.trouble() = opened.as_ref().err().map(ToString::to_string);
+        if let Err(error) = opened {
+            reporter.unopened(sink, &error);
+        }
+    }
+
     fn plans(&self) -> MutexGuard<'_, Plans> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -235,12 +256,12 @@ impl Shared {
                 self.write(filled, sink, &mut failure).await;
             }
             *sink = Sink::new(to);
-            self.is_failing.store(false, Ordering::Relaxed);
+            self.open(sink, reporter).await;
         }
         for (buffer, filled) in self.buffers.iter().zip(lines) {
             give_back(buffer, self.write(filled, sink, &mut failure).await);
         }
-        reporter.report(self.dropped.load(Ordering::Relaxed), failure);
+        reporter.report(sink, self.dropped.load(Ordering::Relaxed), failure);
     }
 
     /// Writes lines, and returns their memory.
@@ -249,7 +270,7 @@ impl Shared {
             return filled.bytes;
         }
         let (bytes, written) = sink.write(filled.bytes).await;
-        self.is_failing.store(written.is_err(), Ordering::Relaxed);
+        *self.trouble() = written.as_ref().err().map(ToString::to_string);
         if let Err(error) = written {
             self.dropped.fetch_add(filled.lines, Ordering::Relaxed);
             *failure = Some(error);
@@ -261,7 +282,8 @@ impl Shared {
 /// Writes lines until the log is closed, then those that are left.
 async fn write(shared: &Shared, mut hangups: Option<Signal>, shutdown: CancellationToken) {
     let mut sink = Sink::new(file(shared.plans().now.as_ref()));
-    let mut reporter = Reporter { reported: 0, next: Instant::now() };
+    let mut reporter = Reporter { reported: 0, next: Instant::now(), next_open: Instant::now() };
+    shared.open(&mut sink, &mut reporter).await;
     let abandoned = async {
         shutdown.cancelled().await;
         sleep(GRACE).await;
@@ -270,6 +292,7 @@ async fn write(shared: &Shared, mut hangups: Option<Signal>, shutdown: Cancellat
     let mut written_at: Option<Instant> = None;
     let mut due: Option<Instant> = None;
     loop {
+        let is_failing = shared.trouble().is_some();
         let event = tokio::select! {
             biased;
             () = shared.closing.cancelled() => Event::Close,
@@ -278,6 +301,7 @@ async fn write(shared: &Shared, mut hangups: Option<Signal>, shutdown: Cancellat
             () = hung_up(&mut hangups) => Event::Reopen,
             () = shared.filled.notified() => Event::Write,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::Write,
+            () = sleep(RETRY), if is_failing => Event::Reopen,
             () = shared.arrived.notified(), if due.is_none() => {
                 let now = Instant::now();
                 due = Some(written_at.map_or(now, |at| now.max(at + INTERVAL)));
@@ -291,7 +315,7 @@ async fn write(shared: &Shared, mut hangups: Option<Signal>, shutdown: Cancellat
         shared.flush(&mut sink, &mut reporter).await;
         match event {
             Event::Write => {}
-            Event::Reopen => sink.reopen().await,
+            Event::Reopen => shared.open(&mut sink, &mut reporter).await,
             Event::Close => return,
         }
     }
@@ -308,19 +332,28 @@ async fn hung_up(hangups: &mut Option<Signal>) {
     }
 }
 
-/// Reports dropped lines, not too often.
+/// Reports dropped lines and files that can't be opened, not too often.
 struct Reporter {
     reported: u64,
     next: Instant,
+    next_open: Instant,
 }
 
 impl Reporter {
-    fn report(&mut self, dropped: u64, error: Option<io::Error>) {
+    fn report(&mut self, sink: &Sink, dropped: u64, error: Option<io::Error>) {
         if dropped > self.reported && Instant::now() >= self.next {
-            let lines = dropped - self.reported;
+            let (lines, file) = (dropped - self.reported, shown(sink.path()));
             let error = error.map(|error| error.to_string());
-            warn!(lines, error, "lines of the access log were dropped");
+            warn!(file, lines, error, "lines of the access log were dropped");
             (self.reported, self.next) = (dropped, Instant::now() + REPORT_INTERVAL);
+        }
+    }
+
+    fn unopened(&mut self, sink: &Sink, error: &io::Error) {
+        if Instant::now() >= self.next_open {
+            let file = shown(sink.path());
+            warn!(file, %error, "the access log can't be opened");
+            self.next_open = Instant::now() + REPORT_INTERVAL;
         }
     }
 }

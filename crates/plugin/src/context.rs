@@ -130,7 +130,9 @@ impl Context {
         Ok(listener)
     }
 
-    fn may_listen(&self, name: &str, scheme: &str, addr: SocketAddr) -> Result<(), ServiceError> {
+    /// Whether the service may have such a listener, without opening it. A service that needs a restart for one checks this
+    /// first, so that nobody restarts it in vain.
+    pub fn may_listen(&self, name: &str, scheme: &str, addr: SocketAddr) -> Result<(), ServiceError> {
         if !is_scheme(scheme) {
             let message = format!("listener `{name}` has `{scheme}` for a URL's scheme");
             let hint =
@@ -142,7 +144,10 @@ impl Context {
                 ErrorKind::Invalid,
                 format!("listener `{name}` on {addr} would be open to the network"),
             )
-            .hint("use a loopback address, or start the agent with --insecure"));
+            .hint(
+                "use a loopback address; or, on a network that you trust, write `insecure: true` in the manifest, beside \
+                 `cluster`, then `ctl up --reset` (an agent that ctl does not start needs --insecure)",
+            ));
         }
         Ok(())
     }

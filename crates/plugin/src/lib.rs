@@ -121,6 +121,7 @@ mod counted_body;
 mod detach;
 mod disk_cache;
 mod error;
+mod health;
 pub mod http;
 pub mod http_listener;
 mod listener_change;
@@ -156,7 +157,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use types::{Reason, ReasonCode, ServiceType, Sharding, Target};
+use types::{Reason, ReasonCode, ServiceName, ServiceType, Sharding, Target};
 
 pub use buffer::Buffer;
 pub use claim::{Claim, ClaimLost, Duty};
@@ -254,14 +255,52 @@ pub trait Plugin: Send + Sync + 'static {
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError>;
 }
 
+/// An address in checked settings that the service itself will bind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenSetting {
+    /// The JSON pointer (RFC 6901) of the setting: `/listeners/0/address`.
+    pub pointer: String,
+    /// The name of its endpoint in gossip.
+    pub name: String,
+    /// The address; port 0 is any free port.
+    pub address: SocketAddr,
+}
+
+/// A service that checked settings name as a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetSetting {
+    /// The JSON pointer of the setting with the service's name.
+    pub pointer: String,
+    /// The service.
+    pub service: ServiceName,
+    /// The listener of its members that is the target; `None` for their API.
+    pub listener: Option<TargetListener>,
+}
+
+/// A listener of another service's members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetListener {
+    /// Its name.
+    pub name: String,
+    /// The JSON pointer of the setting with its name; `None` if that is the default.
+    pub pointer: Option<String>,
+}
+
 /// Checked settings, ready to be started once. The supervisor calls [`Plugin::prepare`] again for each start.
 ///
 /// A running service that applies new settings downcasts them to its own type: see [`prepared_as`].
 #[async_trait]
 pub trait Prepared: Any + Send + 'static {
     /// The addresses that the service itself will bind; port 0 is any free port. If two nodes on one machine would bind
-    /// the same address, that is reported before anything starts. Pure.
-    fn listens(&self) -> Vec<SocketAddr> {
+    /// the same address, or other settings name a listener that is not among them, that is reported before anything starts.
+    /// Pure.
+    fn listens(&self) -> Vec<ListenSetting> {
+        Vec::new()
+    }
+
+    /// The other services to which this one forwards. For `ctl validate`, which reports those that the manifest does not have.
+    /// Pure.
+    fn targets(&self) -> Vec<TargetSetting> {
         Vec::new()
     }
 

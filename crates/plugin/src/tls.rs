@@ -229,16 +229,11 @@ impl Tls {
 
     /// `Degraded` if a certificate or a CA is missing or was refused, or a certificate has expired.
     pub fn health(&self) -> Health {
-        let of_clients = self.0.clients.health(&self.0.listener.now());
-        if of_clients != Health::Ready {
-            return of_clients;
-        }
+        let listener = self.0.listener.now();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        health(
-            &self.0.listener.now(),
-            &self.0.certificates.statuses(),
-            i64::try_from(now).unwrap_or(i64::MAX),
-        )
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let of_certificates = health(&listener, &self.0.certificates.statuses(), now);
+        Health::together([self.0.clients.health(&listener), of_certificates])
     }
 
     /// How often certificates were read since the start: those that are served, and those that can't be used.
@@ -334,27 +329,30 @@ impl Shared {
     }
 }
 
-/// The most severe state of the certificates, in one sentence.
+/// The state of the certificates: each that has trouble is named, the most severe trouble first.
 fn health(listener: &str, statuses: &[CertificateStatus], now: i64) -> Health {
-    let first = |is_it: &dyn Fn(&&CertificateStatus) -> bool| statuses.iter().find(is_it);
-    let why = |status: &CertificateStatus| status.trouble.clone().unwrap_or_default();
-    if let Some(missing) = first(&|status| !status.is_served) {
-        let text = format!("listener `{listener}` has no certificate {}: {}", missing.name, why(missing));
-        return Health::degraded(CERTIFICATE_MISSING, text);
+    let mut each: Vec<_> = statuses.iter().map(|status| of_certificate(listener, status, now)).collect();
+    each.sort_by_key(|(severity, _)| *severity);
+    Health::together(each.into_iter().map(|(_, health)| health))
+}
+
+/// The state of a certificate in one sentence, and its place among troubles: the most severe is 0.
+fn of_certificate(listener: &str, status: &CertificateStatus, now: i64) -> (u8, Health) {
+    let CertificateStatus { name, not_after, trouble, is_served, .. } = status;
+    let why = trouble.as_deref().unwrap_or_default();
+    if !is_served {
+        let text = format!("listener `{listener}` has no certificate {name}: {why}");
+        return (0, Health::degraded(CERTIFICATE_MISSING, text));
     }
-    if let Some(expired) = first(&|status| status.not_after.is_some_and(|end| end < now)) {
-        let text = format!("the certificate {} of listener `{listener}` has expired", expired.name);
-        return Health::degraded(CERTIFICATE_EXPIRED, text);
+    if not_after.is_some_and(|end| end < now) {
+        let text = format!("the certificate {name} of listener `{listener}` has expired");
+        return (1, Health::degraded(CERTIFICATE_EXPIRED, text));
     }
-    if let Some(refused) = first(&|status| status.trouble.is_some()) {
-        let text = format!(
-            "listener `{listener}` still serves the old certificate {}: {}",
-            refused.name,
-            why(refused)
-        );
-        return Health::degraded(CERTIFICATE_REFUSED, text);
+    if trouble.is_some() {
+        let text = format!("listener `{listener}` still serves the old certificate {name}: {why}");
+        return (2, Health::degraded(CERTIFICATE_REFUSED, text));
     }
-    Health::Ready
+    (3, Health::Ready)
 }
 
 #[cfg(test)]

@@ -506,6 +506,9 @@ fn insecure(config: &Config) -> Vec<String> {
     if !types::is_loopback(config.listen.ip()) {
         list.insert(0, format!("{} is open to the network", config.listen));
     }
+    if config.insecure {
+        list.push("services may listen on addresses that are open to the network (--insecure)".to_owned());
+    }
     list
 }
 

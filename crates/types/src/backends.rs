@@ -23,6 +23,9 @@ pub struct BackendPool {
     /// Whether most members have disappeared at once, so that they are kept for a while.
     #[serde(default)]
     pub panic: bool,
+    /// Why no backend gets anything, in words; absent if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// The backends.
     pub backends: Vec<Backend>,
 }

@@ -28,7 +28,7 @@ pub use backoff::{Backoff, Retries};
 pub use id::{ClusterId, Epoch, Generation, IdError, NodeId, ServiceName, ServiceType, ShardId, StoreId};
 pub use kept::KeptRole;
 pub use loopback::{Loopback, is_loopback};
-pub use pending::PendingSpec;
+pub use pending::{PendingSpec, setting_path};
 pub use problem::{ErrorKind, Problem};
 pub use profile::{Profile, ProfileError};
 pub use reason::{Reason, ReasonCode};

@@ -38,15 +38,53 @@ impl PendingSpec {
         Self { spec, needs_restart: settings, why: None }
     }
 
+    /// The settings that need a restart, and the verb: `settings.listeners[1].address needs a restart`.
+    pub fn restart_in_words(&self) -> String {
+        let listed: Vec<_> = self.needs_restart.iter().map(|pointer| setting_path(pointer)).collect();
+        let verb = if listed.len() == 1 { "needs" } else { "need" };
+        match listed.as_slice() {
+            [] => "they need a restart".to_owned(),
+            [one] => format!("{one} {verb} a restart"),
+            [first @ .., last] => format!("{} and {last} {verb} a restart", first.join(", ")),
+        }
+    }
+
     /// A spec that could not be applied.
     pub fn failed(spec: u64, why: impl Into<String>) -> Self {
         Self { spec, needs_restart: Vec::new(), why: Some(why.into()) }
     }
 }
 
+/// A JSON pointer below the settings as people write it: `/listeners/1/address` is `settings.listeners[1].address`. A text
+/// that is no pointer stays.
+pub fn setting_path(pointer: &str) -> String {
+    let Some(tokens) = pointer.strip_prefix('/') else { return pointer.to_owned() };
+    let mut path = "settings".to_owned();
+    for token in tokens.split('/') {
+        if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit()) {
+            path += &format!("[{token}]");
+        } else {
+            path += &format!(".{}", token.replace("~1", "/").replace("~0", "~"));
+        }
+    }
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_are_named_as_in_a_manifest_and_the_verb_agrees() {
+        let words = |settings: &[&str]| {
+            let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+            PendingSpec::needs_restart(1, settings).restart_in_words()
+        };
+        assert_eq!(words(&["/listeners/1/address"]), "settings.listeners[1].address needs a restart");
+        assert_eq!(words(&["/listen", "/keys/a~1b"]), "settings.listen and settings.keys.a/b need a restart");
+        assert_eq!(words(&["/a", "/b/0", "2 more"]), "settings.a, settings.b[0] and 2 more need a restart");
+        assert_eq!(words(&[]), "they need a restart");
+    }
 
     #[test]
     fn many_settings_are_counted_and_long_ones_are_cut() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use mesh::head::{self, DotSegments, no_dot_segments};
 use mesh::{Deadline, MeshError, Options, Repeated};
@@ -46,8 +46,7 @@ impl Gateway {
         // Measured from here, so that waiting for a place counts.
         let deadline = way.timeouts.total.map(|total| (Instant::now() + total, total));
         check_path(way, parts.uri.path())?;
-        let admitted = way.keys.as_ref().map(|keys| keys.admit(&mut parts.headers));
-        let key = admitted.transpose().map_err(|error| no_access(error, way))?;
+        let key = admit(way, &mut parts.headers).map_err(|error| no_access(error, way))?;
         self.check_rate(way, &parts, call, key.as_ref())?;
         if let Some(places) = &way.places {
             let since = Instant::now();
@@ -63,11 +62,7 @@ impl Gateway {
                 let path =
                     parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
                 let location = redirect.location(call.scheme, call.host, &path, matched);
-                let location = location.ok_or_else(|| {
-                    let detail = "the location of the redirect is no valid header";
-                    Problem::new(ErrorKind::Invalid, "bad-target", detail)
-                        .hint("send a path of ASCII characters")
-                })?;
+                let location = location.ok_or_else(no_location)?;
                 own(redirect.status, LOCATION, location, Bytes::new())
             }
             (Target::Answer { status, body, content_type }, _) => {
@@ -239,8 +234,23 @@ impl Gateway {
     }
 }
 
+fn admit(way: &Way, headers: &mut HeaderMap) -> Result<Option<Digest>, KeyError> {
+    way.keys.as_ref().map(|keys| keys.admit(headers)).transpose()
+}
+
+/// Refuses a request without a key of its route.
+pub(crate) fn check_access(way: &Way, headers: &mut HeaderMap) -> Result<(), Problem> {
+    admit(way, headers).map(drop).map_err(|error| error.to_problem(&way.label))
+}
+
+/// The refusal of a request that can't be redirected.
+pub(crate) fn no_location() -> Problem {
+    let detail = "the location of the redirect is no valid header";
+    Problem::new(ErrorKind::Invalid, "bad-target", detail).hint("send a path of ASCII characters")
+}
+
 /// Refuses a path that the route's servers could read differently.
-fn check_path(way: &Way, path: &str) -> Result<(), Problem> {
+pub(crate) fn check_path(way: &Way, path: &str) -> Result<(), Problem> {
     match &way.target {
         Target::Addresses { urls, .. } => {
             let replaces = matches!(&way.rewrite, Rewrite::Replace(prefix) if !prefix.is_empty());

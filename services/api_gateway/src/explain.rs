@@ -3,9 +3,16 @@
 //! The explanation asks each route for the first condition that a request does not meet, so it can't differ from what the
 //! route does.
 
+mod more;
+mod tested;
+
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use mesh::head;
 use plugin::http::query::{self, QueryError};
 use serde::Serialize;
 
@@ -14,7 +21,12 @@ use crate::host::{HostRule, MAX_NAME, name_of};
 use crate::path::PathRule;
 use crate::rate::RateLimit;
 use crate::rule::{Asked, Scheme, shown};
-use crate::table::{Destination, Retries, RouteTable, Target, Way};
+use crate::table::{Destination, Retries, Rewrite, RouteTable, Target, Way};
+use more::{EditsView, RewriteView, TimeoutsView};
+use tested::Refusal;
+
+/// The host of an example that names none, which every gateway takes.
+const NO_HOST: HeaderValue = HeaderValue::from_static("localhost");
 
 /// A route under one of its hosts.
 #[derive(Debug, Serialize)]
@@ -52,6 +64,23 @@ pub(crate) struct RouteView {
     /// Whether answers are compressed for clients that accept it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     compress: bool,
+    /// False if the prefix is sent with the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strip_prefix: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rewrite: Option<RewriteView>,
+    /// `refuse` if a path with `%2F` is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slashes: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_headers: Option<EditsView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_headers: Option<EditsView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeouts: Option<TimeoutsView>,
+    /// How its addresses are checked, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<String>,
 }
 
 /// The destination of a route; one of these.
@@ -120,6 +149,8 @@ pub(crate) struct Example {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    /// Those that are left at the gateway, which decide about routes.
+    stripped: HeaderMap,
 }
 
 /// Which route takes an example, and why those before it do not.
@@ -133,6 +164,15 @@ pub(crate) struct Explanation {
     /// The service that gets it, if no route takes it and its path begins with the name of a service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) service: Option<String>,
+    /// Why the gateway refuses it, wherever it would go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Refusal>,
+    /// The listeners that answer it themselves, as a readiness check.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ready: Vec<String>,
+    /// Whether all listeners do.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_ready_everywhere: bool,
 }
 
 /// A route that does not take an example.
@@ -165,7 +205,7 @@ pub(crate) fn explain(table: &RouteTable, example: &Example) -> Explanation {
         Destination::Service(service) => Some(service.to_string()),
         Destination::Route(..) | Destination::Nowhere => None,
     };
-    Explanation { passed, route, service }
+    Explanation { passed, route, service, refused: None, ready: Vec::new(), is_ready_everywhere: false }
 }
 
 /// What clients may know of a route: its name, and which hosts, paths and methods it takes. Not where it leads.
@@ -221,8 +261,21 @@ impl RouteView {
             keys: way.keys.as_ref().map(|keys| keys.name.clone()),
             retry: RetryView::new(&way.retries),
             compress: way.compresses,
+            strip_prefix: keeps_prefix(way).then_some(false),
+            rewrite: RewriteView::new(way),
+            slashes: way.refuses_slashes.then_some("refuse"),
+            request_headers: EditsView::new(&way.request_headers),
+            response_headers: EditsView::new(&way.response_headers),
+            timeouts: TimeoutsView::new(&way.timeouts),
+            check: way.check.as_ref().map(more::check),
         }
     }
+}
+
+/// Whether a prefix, which others remove, is sent with the path.
+fn keeps_prefix(way: &Way) -> bool {
+    let is_sent = matches!(way.target, Target::Service(..) | Target::Addresses { .. });
+    is_sent && way.rewrite == Rewrite::Keep && !way.rule.path.prefix().is_empty()
 }
 
 impl RetryView {
@@ -317,16 +370,50 @@ impl Example {
         if !is_http || !uri.path().starts_with('/') || uri.authority().is_some() != uri.scheme().is_some() {
             return Err(wrong(format!("`{url}` is neither an http URL nor a path")));
         }
-        Ok(Self { method, uri, headers })
+        let mut stripped = headers.clone();
+        head::strip(&mut stripped, head::Source::Untrusted);
+        Ok(Self { method, uri, headers, stripped })
+    }
+
+    /// The head of the request that an HTTP/1.1 client would send for it.
+    fn head(&self) -> Parts {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = self.method.clone();
+        parts.headers = self.headers.clone();
+        // A client names the host in a field, unless this example has another one there.
+        let is_given = parts.headers.contains_key(HOST);
+        parts.uri = match self.uri.path_and_query() {
+            Some(path) if !is_given => Uri::from(path.clone()),
+            _ => self.uri.clone(),
+        };
+        if !is_given {
+            let host = self.uri.authority().map(Authority::as_str);
+            let host = host.and_then(|host| HeaderValue::from_str(host).ok()).unwrap_or(NO_HOST);
+            parts.headers.insert(HOST, host);
+        }
+        parts
+    }
+
+    /// The host and port that it asks for, if it names any.
+    fn host(&self) -> Option<String> {
+        let of_url = self.uri.authority().map(Authority::as_str);
+        let of_field = || self.headers.get(HOST).and_then(|host| host.to_str().ok());
+        of_url.or_else(of_field).map(ToOwned::to_owned)
+    }
+
+    fn scheme(&self) -> Scheme {
+        if self.uri.scheme_str() == Some("https") { Scheme::Https } else { Scheme::Http }
     }
 
     fn asked<'a>(&'a self, buffer: &'a mut [u8; MAX_NAME]) -> Asked<'a> {
+        let of_url = self.uri.authority().map(Authority::as_str);
+        let host = of_url.or_else(|| self.headers.get(HOST).and_then(|host| host.to_str().ok()));
         Asked {
-            scheme: if self.uri.scheme_str() == Some("https") { Scheme::Https } else { Scheme::Http },
-            host: self.uri.authority().and_then(|authority| name_of(authority.as_str(), buffer)),
+            scheme: self.scheme(),
+            host: host.and_then(|host| name_of(host, buffer)),
             path: self.uri.path(),
             method: &self.method,
-            headers: &self.headers,
+            headers: &self.stripped,
         }
     }
 }

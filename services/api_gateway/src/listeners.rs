@@ -219,12 +219,12 @@ impl Listeners {
         &self.draining
     }
 
-    /// `Failed` if a listener has ended, else `Degraded` if one has trouble with its certificates.
+    /// `Failed` if a listener has ended, else `Degraded` with the troubles that listeners have with their certificates.
     pub(crate) fn health(&self) -> Health {
         let running = self.lock();
         let ended = running.iter().map(|one| one.listener.health());
         let certificates = running.iter().filter_map(|one| one.tls.as_ref()).map(Tls::health);
-        ended.chain(certificates).find(|health| *health != Health::Ready).unwrap_or(Health::Ready)
+        Health::together(ended.chain(certificates))
     }
 
     /// Drains a listener that was removed, for a time, and closes the connections that are left. The drain has begun when this

@@ -13,6 +13,7 @@ fn routes() -> Value {
     let text = |about: &str| json!({ "type": "string", "description": about });
     let number = |about: &str| json!({ "type": "integer", "minimum": 0, "description": about });
     let object = |about: &str, properties: Value| json!({ "type": "object", "description": about, "properties": properties });
+    let lines = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "description": about });
     let limits = object(
         "The limits of its requests; those that it has",
         json!({
@@ -42,7 +43,7 @@ fn routes() -> Value {
             "codes": { "type": "array", "items": { "type": "integer" }, "description": "Statuses of answers" },
         }),
     );
-    let route = json!({
+    let mut route = json!({
         "type": "object",
         "description": "A route under one of its hosts",
         "required": ["place", "target", "limits"],
@@ -65,6 +66,9 @@ fn routes() -> Value {
             "compress": { "type": "boolean", "description": "Whether answers are compressed for clients that accept it; absent if not" },
         },
     });
+    if let (Some(properties), Value::Object(effects)) = (route["properties"].as_object_mut(), effects()) {
+        properties.extend(effects);
+    }
     let passed = json!({ "type": "array", "description": "The routes before it in the order", "items": {
         "type": "object", "required": ["route", "why"],
         "properties": { "route": route, "why": text("The first condition that the request does not meet") } } });
@@ -87,10 +91,44 @@ fn routes() -> Value {
                     "passed": passed,
                     "route": route,
                     "service": text("The service that gets the request, if no route takes it"),
+                    "refused": object("Why the gateway refuses the request, although a route or a service would take it", json!({
+                        "status": number("The status of the answer"), "code": text("The code of the problem"),
+                        "detail": text("What is wrong"), "hint": text("What to do") })),
+                    "ready": lines("The listeners that answer the request themselves, as a readiness check"),
+                    "is_ready_everywhere": { "type": "boolean", "description": "All listeners do; absent if not" },
                 } },
             ] } } } },
             "400": { "description": "The query is malformed", "content": { Problem::MEDIA_TYPE: { "schema": { "$ref": "#/components/schemas/Problem" } } } },
         },
+    })
+}
+
+/// The properties of a route that change what is sent, and how long it may take.
+fn effects() -> Value {
+    let text = |about: &str| json!({ "type": "string", "description": about });
+    let object = |about: &str, properties: Value| json!({ "type": "object", "description": about, "properties": properties });
+    let lines = |about: &str| json!({ "type": "array", "items": { "type": "string" }, "description": about });
+    let edits = |about: &str| {
+        object(
+            about,
+            json!({
+                "remove": lines("Fields that are removed"),
+                "set": lines("Fields that replace others, `name: value`"),
+                "add": lines("Fields that are added, `name: value`; values that may be secrets are not shown"),
+            }),
+        )
+    };
+    json!({
+            "strip_prefix": { "type": "boolean", "description": "False if the prefix is sent with the path; absent otherwise" },
+            "rewrite": object("What the address gets instead of what the client sent", json!({
+                "prefix": text("What replaces the prefix"), "host": text("The `Host` header") })),
+            "slashes": { "type": "string", "enum": ["refuse"], "description": "Paths with `%2F` are refused; absent if not" },
+            "request_headers": edits("Changes of the header fields of requests"),
+            "response_headers": edits("Changes of the header fields of answers"),
+            "timeouts": object("The time limits that it has, such as `5s`", json!({
+                "answer": text("Until the head of the answer"), "idle": text("Without progress of a body"),
+                "total": text("For the whole exchange"), "websocket": text("Without a byte over a WebSocket") })),
+            "check": text("How its addresses are checked, in words"),
     })
 }
 

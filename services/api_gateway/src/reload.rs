@@ -46,6 +46,12 @@ impl GatewayService {
         let known = self.known();
         let new: Vec<_> = plan.listeners.iter().map(|plan| (plan.name.as_str(), plan.address)).collect();
         let heirs = continued(&known, &new);
+        let opened = heirs.iter().zip(&plan.listeners).filter(|(heir, _)| heir.is_none());
+        let mut refused =
+            opened.filter_map(|(_, new)| self.cx.may_listen(&new.name, new.scheme(), new.address).err());
+        if let Some(error) = refused.next() {
+            return Updated::Failed(error);
+        }
         let fixed = fixed(&known, &heirs, &plan.listeners);
         if !fixed.is_empty() {
             return Updated::NeedsRestart(fixed);

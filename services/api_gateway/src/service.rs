@@ -1,13 +1,14 @@
 //! The running gateway: start, change of settings, drain and stop.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Router;
 use plugin::access_log::AccessLog;
 use plugin::http::Guard;
-use plugin::{Context, Health, InFlight, Prepared, Service, ServiceError, Updated, prepared_as};
+use plugin::{
+    Context, Health, InFlight, ListenSetting, Prepared, Service, ServiceError, Updated, prepared_as,
+};
 use tokio::time::Instant;
 
 use crate::checks::Checks;
@@ -19,7 +20,7 @@ use crate::probes::Probes;
 use crate::rate::Gateways;
 use crate::reload::Parts;
 use crate::routes;
-use crate::settings::Plan;
+use crate::settings::{ListenerPlan, Plan};
 use crate::traffic::Traffic;
 
 /// The hint for a request to a host that is not allowed.
@@ -41,8 +42,13 @@ pub(crate) struct GatewayService {
 
 #[async_trait]
 impl Prepared for Plan {
-    fn listens(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|listener| listener.address).collect()
+    fn listens(&self) -> Vec<ListenSetting> {
+        let setting = |listener: &ListenerPlan| ListenSetting {
+            pointer: listener.pointer("address"),
+            name: listener.name.clone(),
+            address: listener.address,
+        };
+        self.listeners.iter().map(setting).collect()
     }
 
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
@@ -122,10 +128,12 @@ impl Service for GatewayService {
 
     fn health(&self) -> Health {
         let now = self.live.now();
-        [self.listeners.health(), now.checks.health(), now.probes.health(), self.access_log.health()]
-            .into_iter()
-            .find(|health| *health != Health::Ready)
-            .unwrap_or(Health::Ready)
+        Health::together([
+            self.listeners.health(),
+            now.checks.health(),
+            now.probes.health(),
+            self.access_log.health(),
+        ])
     }
 
     async fn update(&self, prepared: Box<dyn Prepared>) -> Updated {

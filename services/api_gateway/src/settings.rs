@@ -6,6 +6,7 @@ mod check;
 mod files;
 mod headers;
 mod listener;
+mod loops;
 mod retry;
 mod route;
 mod size;
@@ -59,7 +60,8 @@ pub(crate) type Count = NumberIn<1, 1_000_000>;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// The address on which the gateway listens. Port 0 selects a free port; `ctl members` shows it.
+    /// The address on which the gateway listens. Port 0 selects a free port; `ctl members` shows it. It is the address of a listener
+    /// named `gateway`.
     #[schemars(with = "String")]
     pub listen: ListenAddress,
     /// Several listeners instead of `listen`, at most 16, each with a name, an address and settings of its own.
@@ -179,6 +181,10 @@ impl Settings {
         let table = RouteTable::new(ways)
             .with_services(self.services == Services::All)
             .with_websocket_idle(self.websocket_timeout.get());
+        let mistakes = loops::find(&table);
+        if !mistakes.is_empty() {
+            return Err(SettingsError { mistakes });
+        }
         Ok(Plan { listeners, table, limits, hosts: self.hosts.clone(), access_log })
     }
 }

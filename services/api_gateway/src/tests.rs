@@ -14,7 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use mesh::testing::{Answer, Upstream, closed_port, read_head, text};
 use mesh::{Limits, Mesh, Targets};
-use plugin::{Context, Plugin, Service, conformance};
+use plugin::{Context, Endpoints, Exposure, Plugin, Service, conformance};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -64,8 +64,14 @@ struct Running {
 
 impl Running {
     async fn with(settings: Value, members: Vec<Member>) -> Self {
+        Self::exposed(settings, members, Exposure::default()).await
+    }
+
+    /// The same on a node that may listen on such addresses.
+    async fn exposed(settings: Value, members: Vec<Member>, exposure: Exposure) -> Self {
         let role = Role::Service { service: ApiGateway.service_type().into(), shard: None };
         let (mut context, _failures) = Context::for_test(role);
+        context.endpoints = Endpoints::new(exposure);
         let (views, receiver) = watch::channel(view(members));
         context.mesh = Mesh::new(receiver.clone(), Targets::any(), Limits::default());
         context.view = receiver;

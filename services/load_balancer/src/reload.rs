@@ -58,6 +58,12 @@ impl Balancer {
         let known = self.known();
         let new: Vec<_> = plan.listeners.iter().map(|plan| (plan.name.as_str(), plan.address)).collect();
         let heirs = continued(&known, &new);
+        let opened = heirs.iter().zip(&plan.listeners).filter(|(heir, _)| heir.is_none());
+        let mut refused =
+            opened.filter_map(|(_, new)| self.cx.may_listen(&new.name, scheme(new), new.address).err());
+        if let Some(error) = refused.next() {
+            return Updated::Failed(error);
+        }
         let modes =
             self.listeners.lock().running.iter().map(|one| mode(one.protocols.is_some())).collect::<Vec<_>>();
         let open: Vec<_> = known.into_iter().zip(modes).collect();

@@ -1,17 +1,19 @@
 //! The running balancer: start, health, drain and stop.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Router;
 use plugin::access_log::AccessLog;
-use plugin::{Context, Health, Prepared, Service, ServiceError, Tls, Updated, prepared_as};
+use plugin::{
+    Context, Health, ListenSetting, Prepared, Service, ServiceError, TargetSetting, Tls, Updated, prepared_as,
+};
 use tokio::time::Instant;
 use types::{ErrorKind, ReasonCode, ServiceName};
 
+use crate::listener::Listener;
 use crate::listeners::{Listeners, OpenListener, Running};
-use crate::plan::Plan;
+use crate::plan::{ListenerPlan, Plan};
 use crate::resolve::{Lookup, system};
 use crate::{meters, routes};
 
@@ -37,8 +39,17 @@ impl std::fmt::Debug for Balancer {
 
 #[async_trait]
 impl Prepared for Plan {
-    fn listens(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|listener| listener.address).collect()
+    fn listens(&self) -> Vec<ListenSetting> {
+        let setting = |(at, listener): (usize, &ListenerPlan)| ListenSetting {
+            pointer: format!("/listeners/{at}/address"),
+            name: listener.name.clone(),
+            address: listener.address,
+        };
+        self.listeners.iter().enumerate().map(setting).collect()
+    }
+
+    fn targets(&self) -> Vec<TargetSetting> {
+        self.listeners.iter().enumerate().flat_map(|(at, listener)| listener.target_settings(at)).collect()
     }
 
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {
@@ -80,6 +91,27 @@ pub(crate) fn leads_elsewhere(plan: &Plan, cx: &Context) -> Result<(), ServiceEr
     Ok(())
 }
 
+/// Degraded while a target has no backend that gets connections.
+fn without_backend(listeners: &[Arc<Listener>]) -> Health {
+    let troubles = listeners.iter().flat_map(|listener| {
+        listener.pools.iter().filter_map(|pool| {
+            let hosts = pool.target.load().hosts.join(", ");
+            let of = if hosts.is_empty() { String::new() } else { format!(" ({hosts})") };
+            Some(format!("listener {}{of}: {}", listener.name, pool.trouble()?))
+        })
+    });
+    let troubles: Vec<_> = troubles.collect();
+    if troubles.is_empty() {
+        return Health::Ready;
+    }
+    let more = troubles.len().saturating_sub(NAMED);
+    let mut text = troubles.into_iter().take(NAMED).collect::<Vec<_>>().join("; ");
+    if more > 0 {
+        text += &format!("; {more} more");
+    }
+    Health::degraded(NO_BACKEND, text)
+}
+
 #[async_trait]
 impl Service for Balancer {
     fn routes(self: Arc<Self>) -> Router {
@@ -92,26 +124,11 @@ impl Service for Balancer {
         }
         let listeners = self.listeners.now();
         let certificates = listeners.iter().filter_map(|listener| listener.lasting.tls.as_ref());
-        if let Some(trouble) = certificates.map(Tls::health).find(|health| *health != Health::Ready) {
-            return trouble;
-        }
-        let troubles = listeners.iter().flat_map(|listener| {
-            listener.pools.iter().filter_map(|pool| {
-                let hosts = pool.target.load().hosts.join(", ");
-                let of = if hosts.is_empty() { String::new() } else { format!(" ({hosts})") };
-                Some(format!("listener {}{of}: {}", listener.name, pool.trouble()?))
-            })
-        });
-        let troubles: Vec<_> = troubles.collect();
-        if troubles.is_empty() {
-            return self.access_log.health();
-        }
-        let more = troubles.len().saturating_sub(NAMED);
-        let mut text = troubles.into_iter().take(NAMED).collect::<Vec<_>>().join("; ");
-        if more > 0 {
-            text += &format!("; {more} more");
-        }
-        Health::degraded(NO_BACKEND, text)
+        Health::together([
+            Health::together(certificates.map(Tls::health)),
+            without_backend(&listeners),
+            self.access_log.health(),
+        ])
     }
 
     async fn update(&self, prepared: Box<dyn Prepared>) -> Updated {

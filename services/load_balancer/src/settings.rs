@@ -29,7 +29,7 @@ pub(crate) type InRow = NumberIn<1, 1000>;
 /// ```yaml
 /// listeners:
 ///   - name: front
-///     address: 0.0.0.0:8080
+///     address: 127.0.0.1:8080
 ///     service: api_gateway
 ///   - name: db
 ///     address: 127.0.0.1:5432
@@ -50,7 +50,8 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccessLogSettings {
-    /// `stdout` of the agent, or a file; a path that is not absolute is relative to the manifest. The file is opened again
+    /// `stdout` of the agent, or a file; a path that is not absolute is relative to the manifest. Its folder is created if it is
+    /// missing. The file is opened again
     /// when the agent gets SIGHUP, and within a second after it was moved away, so `logrotate` needs no signal.
     pub to: String,
     /// `json`: an object on each line.

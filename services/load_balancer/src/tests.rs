@@ -11,7 +11,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use mesh::testing::closed_addr;
 use mesh::{Limits, Mesh, Targets};
-use plugin::{Context, Health, Plugin, Service, conformance};
+use plugin::{Context, Endpoints, Exposure, Health, Plugin, Service, conformance};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -65,9 +65,20 @@ impl Running {
     }
 
     /// With these listeners and other settings.
-    async fn with_settings(listeners: Value, mut settings: Value, members: Vec<Member>) -> Self {
+    async fn with_settings(listeners: Value, settings: Value, members: Vec<Member>) -> Self {
+        Self::exposed(listeners, settings, members, Exposure::default()).await
+    }
+
+    /// The same on a node that may listen on such addresses.
+    async fn exposed(
+        listeners: Value,
+        mut settings: Value,
+        members: Vec<Member>,
+        exposure: Exposure,
+    ) -> Self {
         let role = Role::Service { service: LoadBalancer.service_type().into(), shard: None };
         let (mut context, _failures) = Context::for_test(role);
+        context.endpoints = Endpoints::new(exposure);
         let (views, receiver) = watch::channel(view(members));
         context.mesh = Mesh::new(receiver.clone(), Targets::any(), Limits::default());
         context.view = receiver;

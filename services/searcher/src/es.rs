@@ -35,7 +35,7 @@ use self::parameters::Parameters;
 use self::path::EsPath;
 use self::reply::{Answer, Media, finish};
 use crate::service::SearcherService;
-pub(crate) use listener::{open, serve};
+pub(crate) use listener::{NAME, open, serve};
 pub(crate) use path::{may_repeat, target};
 
 /// The version of Elasticsearch whose API this is a part of.

@@ -1,6 +1,5 @@
 //! The running service: a shard that opens, drains and closes, and the catalog of indexes beside it.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use async_trait::async_trait;
 use axum::Router;
 use plugin::http::AnswerBuffer;
 use plugin::shard::ShardMember;
-use plugin::{Context, DrainingListener, Health, Prepared, Service, ServiceError};
+use plugin::{Context, DrainingListener, Health, ListenSetting, Prepared, Service, ServiceError};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,8 +54,10 @@ pub(crate) struct SearcherService {
 
 #[async_trait]
 impl Prepared for Settings {
-    fn listens(&self) -> Vec<SocketAddr> {
-        self.es_address().into_iter().collect()
+    fn listens(&self) -> Vec<ListenSetting> {
+        let setting =
+            |address| ListenSetting { pointer: "/es_listen".to_owned(), name: es::NAME.to_owned(), address };
+        self.es_address().map(setting).into_iter().collect()
     }
 
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {

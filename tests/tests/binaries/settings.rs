@@ -130,12 +130,12 @@ async fn ctl_says_on_which_node_settings_need_a_restart_or_failed_and_why() -> a
 
     with(200, "{max_connections: 100}")?;
     machine.ctl(&["up", &manifest]).await?.exits(0)?.tells(
-        "drift: s keeps its old settings of storage, since /max_watches need a restart; `ctl --cluster",
+        "drift: s keeps its old settings of storage, since settings.max_watches needs a restart; `ctl --cluster",
     )?;
     let json = machine.ctl(&["up", &manifest, "-o", "json"]).await?.exits(0)?.json()?;
     assert_eq!(json["outdated_specs"][0]["pending"]["needs_restart"][0], "/max_watches", "{json}");
     let status = machine.ctl(&["status"]).await?.exits(0)?;
-    assert!(status.out.contains("/max_watches need a restart"), "{}", status.out);
+    assert!(status.out.contains("settings.max_watches needs a restart"), "{}", status.out);
     machine.ctl(&["up", &manifest, "--reset"]).await?.exits(0)?.tells("renewed: s runs with spec 2")?;
 
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -216,6 +216,53 @@ async fn validate_reads_the_cas_of_a_balancer() -> anyhow::Result<()> {
         let place = format!("{manifest}:{}:{}: warning: ", at + 1, value + 1);
         let found = said.err.lines().find(|line| line.contains(&place));
         assert!(found.is_some_and(|found| found.contains(why)), "{place}{why} in\n{}", said.err);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn validate_names_addresses_open_to_the_network_and_targets_that_cannot_work() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let with = |insecure: &str, target: &str| {
+        machine.manifest(&format!(
+            "{insecure}services:\n  api_gateway:\n    settings:\n      listeners: [{{name: web, address: '0.0.0.0:0'}}]\n  \
+             load_balancer:\n    settings:\n      listeners:\n        - name: front\n          address: 127.0.0.1:0\n          \
+             {target}\nnodes:\n  - {{service: api_gateway}}\n  - {{service: load_balancer}}\n  - {{service: storage}}\n"
+        ))
+    };
+    let right = "service: api_gateway\n          listener: web";
+    let open = with("", right)?;
+    machine
+        .ctl(&["validate", &open])
+        .await?
+        .exits(2)?
+        .tells("0.0.0.0:0 is open to the network")?
+        .tells("`insecure: true`")?;
+    machine.ctl(&["up", &open]).await?.exits(2)?.tells("`insecure: true`")?;
+    let insecure = "insecure: true\n";
+    machine.ctl(&["validate", &with(insecure, right)?]).await?.exits(0)?;
+    for (target, exit, words) in [
+        ("service: storage", 2, "no listener of its own"),
+        ("service: api_gateway", 2, "`listener: web`"),
+        ("service: api_gateway\n          listener: wbe", 2, "did you mean `web`?"),
+        ("service: load_balancer\n          listener: front", 2, "forward to itself"),
+        ("service: storge", 0, "did you mean `storage`?"),
+    ] {
+        let manifest = with(insecure, target)?;
+        let said = machine.ctl(&["validate", &manifest]).await?.exits(exit)?;
+        assert!(said.err.contains(words), "{target}: {}", said.err);
+        // The place of the setting that is wrong.
+        let last =
+            if words.contains("wbe") || words.contains("web`?") { "listener: wbe" } else { "service: " };
+        let text = std::fs::read_to_string(&manifest)?;
+        let line = 1 + text
+            .lines()
+            .enumerate()
+            .skip(7)
+            .find(|(_, line)| line.contains(last))
+            .expect("it is there")
+            .0;
+        assert!(said.err.contains(&format!(":{line}:")), "{line} in {}", said.err);
     }
     Ok(())
 }

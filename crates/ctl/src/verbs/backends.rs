@@ -36,6 +36,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         Some(service) => service.clone(),
         None => service::only_one(&view, &GATEWAYS)?,
     };
+    service::check_type(&view, &service, &GATEWAYS)?;
     let gateways: Vec<_> = view.members.iter().filter(|member| serves(member, &service)).collect();
     if gateways.is_empty() {
         return Err(Failure::new(Exit::Error, format!("no member serves `{service}`"))
@@ -88,10 +89,20 @@ fn table(answers: &[Backends], now_ms: u64) -> String {
     for answer in answers {
         for pool in answer.services.iter().chain(&answer.routes) {
             rows.extend(pool.backends.iter().map(|backend| row(answer, pool, backend, now_ms)));
+            if pool.backends.is_empty() {
+                rows.push(empty_row(answer, pool));
+            }
         }
     }
     let header = ["NODE", "POOL", "BACKEND", "STATE", "IN FLIGHT", "ESTIMATE", "WEIGHT", "WHY"];
     render::table(&header, &rows)
+}
+
+/// A pool without backends, and why it has none.
+fn empty_row(answer: &Backends, pool: &BackendPool) -> Vec<String> {
+    let why = pool.why.as_deref().unwrap_or("no backend is known yet");
+    let cells = [answer.node.as_str(), &pool.name, "-", "none", "-", "-", "-", why];
+    cells.map(ToOwned::to_owned).to_vec()
 }
 
 fn row(answer: &Backends, pool: &BackendPool, backend: &Backend, now_ms: u64) -> Vec<String> {
@@ -138,7 +149,7 @@ mod tests {
             ]}],
             "routes": [{"name": "/files", "backends": [
                 {"address": "http://h:3", "state": "slow_start", "in_flight": 0, "until_ms": 9_000, "weight": 9},
-            ]}],
+            ]}, {"name": "web", "why": "no member runs nope", "backends": []}],
         })
     }
 
@@ -151,7 +162,8 @@ mod tests {
 NODE  POOL     BACKEND     STATE       IN FLIGHT  ESTIMATE  WEIGHT  WHY
 g     storage  a           serving     3          1.2 ms    1       -
 g     storage  b           ejected     0          -         1       5 requests in a row failed; probed in 12s
-g     /files   http://h:3  slow_start  0          -         9       for 4s"
+g     /files   http://h:3  slow_start  0          -         9       for 4s
+g     web      -           none        -          -         -       no member runs nope"
         );
         assert_eq!(names(&answers), ["http://h:1/svc/storage", "http://h:2/svc/storage", "http://h:3"]);
     }

@@ -79,7 +79,7 @@ async fn types(args: &Args, cx: &Cx) -> anyhow::Result<Vec<Shown>> {
 
 async fn ask(agent: &Path) -> anyhow::Result<Vec<Shown>> {
     let (services, types) = (BTreeMap::new(), BTreeMap::new());
-    let known = agent_bin::validate(agent, None, &services, &types, None);
+    let known = agent_bin::validate(agent, None, &services, &types, None, None);
     let (known, mut schemas) = tokio::try_join!(known, agent_bin::settings_schema(agent))?;
     let shown = known.types.into_iter().map(|known| Shown {
         schema: schemas.remove(&known.name).unwrap_or(Value::Null),

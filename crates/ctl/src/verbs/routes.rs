@@ -1,6 +1,6 @@
 //! `ctl routes`: the routes of a gateway, and which of them takes a request.
 
-use client::{Client, Route, RouteRetry, RouteTest, Routes};
+use client::{Client, Route, RouteRefusal, RouteRetry, RouteTest, Routes};
 use types::ServiceName;
 
 use crate::complete;
@@ -21,7 +21,8 @@ Examples:
 
 The routes are shown in the order in which they are tried: an exact host before a wildcard, a path before a prefix, a \
 longer prefix before a shorter one. With --test, nothing is sent; the exit code is 1 if neither a route nor a service \
-takes the request. A method may precede the URL: --test 'PUT https://shop.example/api'.")]
+takes the request, or the gateway refuses it. A method may precede the URL: --test 'PUT https://shop.example/api'. With \
+-o json, routes have all of their settings.")]
 pub(crate) struct Args {
     /// The service, if several have the type api_gateway
     #[arg(long, value_name = "NAME", add = complete::services())]
@@ -65,6 +66,29 @@ async fn test(reached: &Reached, request: &str, args: &Args, cx: &Cx) -> anyhow:
 
 /// The result of a test in words, and the exit code.
 fn verdict(test: &RouteTest, request: &str) -> (Exit, String) {
+    let ready = test.ready.join(", ");
+    if test.is_ready_everywhere {
+        let verdict =
+            format!("{request} is a readiness check, which the listeners answer: {ready}; no route gets it");
+        return (Exit::Error, verdict);
+    }
+    if let Some(RouteRefusal { status, code, detail, hint }) = &test.refused {
+        let along = test.route.as_ref().map(|route| format!(", which would go along {},", name(route)));
+        let hint = hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        let along = along.unwrap_or_default();
+        return (Exit::Error, format!("{request}{along} is refused with {status} ({code}): {detail}{hint}"));
+    }
+    let (exit, verdict) = destination_of(test, request);
+    match ready.is_empty() {
+        true => (exit, verdict),
+        false => (
+            exit,
+            format!("{verdict}; as a readiness check it is answered by the listener itself on: {ready}"),
+        ),
+    }
+}
+
+fn destination_of(test: &RouteTest, request: &str) -> (Exit, String) {
     match (&test.route, &test.service) {
         (Some(route), _) => (Exit::Ok, format!("{request} goes along {} to {}", name(route), target(route))),
         (None, Some(service)) => {
@@ -87,7 +111,14 @@ fn table(routes: &Routes) -> String {
 
 fn tested(test: &RouteTest) -> String {
     let passed = test.passed.iter().map(|passed| (&passed.route, passed.why.as_str()));
-    let routes = passed.chain(test.route.iter().map(|route| (route, "takes it")));
+    let takes = if test.is_ready_everywhere {
+        "gets no readiness check"
+    } else if test.refused.is_some() {
+        "would take it, but it is refused"
+    } else {
+        "takes it"
+    };
+    let routes = passed.chain(test.route.iter().map(|route| (route, takes)));
     let rows: Vec<_> = routes.map(|(route, result)| [row(route), vec![result.to_owned()]].concat()).collect();
     if rows.is_empty() {
         return String::new();
@@ -141,7 +172,16 @@ fn target(route: &Route) -> String {
         (None, None) => String::new(),
     };
     let compressed = if route.compress { ", compressed" } else { "" };
-    destination(route) + &how + compressed
+    destination(route) + &rewritten(route) + &how + compressed
+}
+
+/// What happens to the prefix, unless it is removed, and to the host.
+fn rewritten(route: &Route) -> String {
+    let rewrite = route.rewrite.clone().unwrap_or_default();
+    let prefix = rewrite.prefix.map(|prefix| format!(" with prefix {prefix}"));
+    let kept = (route.strip_prefix == Some(false)).then(|| " with its prefix".to_owned());
+    let host = rewrite.host.map(|host| format!(" as host {host}"));
+    [prefix, kept, host].into_iter().flatten().collect()
 }
 
 fn destination(route: &Route) -> String {
@@ -172,7 +212,10 @@ fn limits(route: &Route) -> String {
     let body = limits.body.iter().map(|body| format!("body {}", render::bytes(*body)));
     let in_flight = limits.in_flight.iter().map(|number| format!("{number} in flight"));
     let retry = route.retry.iter().map(retry);
-    let all: Vec<_> = keys.chain(body).chain(in_flight).chain(limits.rate.clone()).chain(retry).collect();
+    let timeouts = route.timeouts.iter().map(|(name, time)| format!("{name} timeout {time}"));
+    let check = route.check.iter().map(|check| format!("check {check}"));
+    let all = keys.chain(body).chain(in_flight).chain(limits.rate.clone()).chain(timeouts).chain(check);
+    let all: Vec<_> = all.chain(retry).collect();
     if all.is_empty() { "-".to_owned() } else { all.join("; ") }
 }
 
@@ -293,6 +336,15 @@ api        *.shop.example  /api         GET,PUT  service storage  the method is 
         assert_eq!(
             nothing,
             (Exit::Error, "no route and no service takes POST /x; it would get 404".to_owned())
+        );
+        let refused = json!({"status": 403, "code": "foreign-host", "detail": "no", "hint": "do"});
+        let refused: RouteTest =
+            serde_json::from_value(json!({"passed": [], "route": up(), "refused": refused})).unwrap();
+        let (exit, text) = verdict(&refused, "GET /up");
+        assert_eq!(exit, Exit::Error);
+        assert_eq!(
+            text,
+            "GET /up, which would go along /routes/0, is refused with 403 (foreign-host): no\nhint: do"
         );
         let (exit, text) = verdict(&test("/storage/x").await, "/storage/x");
         assert!(exit == Exit::Ok && text.contains("to the service storage"), "{text}");

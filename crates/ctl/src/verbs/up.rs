@@ -43,8 +43,6 @@ use crate::verbs::up::report::{DriftRow, Outdated, OutdatedSpec, Report, print};
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// How long to wait for a node that carries out another command before its role is restored.
 const BUSY_LIMIT: Duration = Duration::from_secs(20);
-/// How long members may take to apply new settings.
-const APPLY_LIMIT: Duration = Duration::from_secs(20);
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
@@ -275,8 +273,7 @@ async fn bring_up(
         starter.await_owners(&shards, args.timeout.get(), deadline, &mut progress).await?;
     }
     drift.extend(restored);
-    let asked =
-        apply::wait(&starter.record, &specs, args.timeout.get().min(APPLY_LIMIT), &mut progress).await?;
+    let asked = apply::wait(&starter.record, &specs, args.timeout.get(), &mut progress).await?;
     let applied = apply::applied(&asked_before, &asked, &specs);
     let outdated_specs = renew(&specs, &asked, args.reset).await?;
     let insecure: BTreeSet<_> = asked.iter().flat_map(|own| own.insecure.clone()).collect();

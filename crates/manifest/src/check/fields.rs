@@ -107,6 +107,24 @@ impl Check<'_> {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn switch(&mut self, field: Field<'_>) -> Option<bool> {
+        if let Value::Bool(value) = field.value.value {
+            return Some(value);
+        }
+        let mistake = self.unlike(field, "`true` or `false`");
+        let meant = field.value.as_str().and_then(|text| match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => Some(true),
+            "false" | "no" | "off" => Some(false),
+            _ => None,
+        });
+        self.report(match meant {
+            Some(meant) => mistake.hint(format!("write `{meant}`, without quotes")),
+            None => mistake,
+        });
+        None
+    }
+
     /// A whole number in a range.
     pub(super) fn number(&mut self, field: Field<'_>, range: RangeInclusive<u32>) -> Option<u32> {
         let number = field.value.as_u64().and_then(|number| u32::try_from(number).ok());

@@ -33,6 +33,7 @@ impl Mesh {
         BackendPool {
             name: service.to_string(),
             panic: catalog.has_panic(service),
+            why: None,
             backends: backends.collect(),
         }
     }
@@ -51,7 +52,7 @@ impl Mesh {
             let weight = shown_weight(*weight, |age| share(1, age), url.state().serving_for(now), oldest);
             shown(backend(url, in_use, now), weight)
         });
-        BackendPool { name: route.to_owned(), panic: false, backends: backends.collect() }
+        BackendPool { name: route.to_owned(), panic: false, why: None, backends: backends.collect() }
     }
 
     /// The number of ejected members of each service.

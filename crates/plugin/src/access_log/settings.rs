@@ -10,12 +10,15 @@ use crate::settings::{absolute_path, resolve_path};
 
 /// The name of the standard output.
 pub const STDOUT: &str = "stdout";
+/// Names that other programs have for outputs of a process, and that are unlikely to be meant as files.
+const NO_FILES: [&str; 4] = ["stderr", "-", "syslog", "journald"];
 
 /// Where each request is logged, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccessLogSettings {
-    /// `stdout` of the agent, or a file; a path that is not absolute is relative to the manifest. The file is opened again
+    /// `stdout` of the agent, or a file; a path that is not absolute is relative to the manifest. Its folder is created if it is
+    /// missing. The file is opened again
     /// when the agent gets SIGHUP, and within a second after it was moved away, so `logrotate` needs no signal.
     pub to: String,
     /// `json`: an object on each line. `combined`: the format of that name of Apache and nginx. Default: `json`.
@@ -62,15 +65,28 @@ pub struct AccessLogPlan {
 impl AccessLogSettings {
     /// Checks the settings, which are at `/access_log`.
     pub fn plan(&self, mistakes: &mut Vec<SettingsMistake>) -> AccessLogPlan {
-        let file = (self.to != STDOUT).then(|| absolute_path("/access_log/to", &self.to, mistakes));
+        let file = log_file(&self.to, mistakes);
         AccessLogPlan { file, format: self.format, query: self.query }
     }
+}
+
+/// The file of `/access_log/to`; none for the standard output.
+pub fn log_file(to: &str, mistakes: &mut Vec<SettingsMistake>) -> Option<PathBuf> {
+    let pointer = "/access_log/to";
+    if NO_FILES.contains(&to) {
+        let message = format!("the access log can't go to `{to}`");
+        let hint = format!("write `stdout`, or the path of a file; `./{to}` is a file of that name");
+        mistakes.push(SettingsMistake::new(pointer, message).hint(hint));
+        return None;
+    }
+    (to != STDOUT).then(|| absolute_path(pointer, to, mistakes))
 }
 
 /// Makes the path of an access log in settings absolute, for [`Plugin::resolve_files`](crate::Plugin::resolve_files).
 pub fn resolve_access_log(settings: &mut serde_json::Value, folder: &Path) {
     let log = settings.get_mut("access_log").and_then(|log| log.get_mut("to"));
-    if let Some(path) = log.filter(|to| *to != STDOUT) {
+    let is_file = |to: &str| to != STDOUT && !NO_FILES.contains(&to);
+    if let Some(path) = log.filter(|to| to.as_str().is_some_and(is_file)) {
         resolve_path(path, folder);
     }
 }

@@ -26,12 +26,18 @@ impl Sink {
         Self { path, file: None, next_check: Instant::now() }
     }
 
-    /// Closes the file and opens the one that is at its path now, without waiting for a line.
-    pub(super) async fn reopen(&mut self) {
+    /// The file; none for the standard output.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Closes the file and opens the one that is at its path now, without waiting for a line. If that fails, it is tried
+    /// again with the next line.
+    pub(super) async fn reopen(&mut self) -> io::Result<()> {
         self.file = None;
-        let Some(path) = self.path.clone() else { return };
-        // If it fails, that is tried again, and reported, with the next line.
-        self.file = spawn_blocking(move || open(&path).ok()).await.unwrap_or_default();
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        self.file = Some(spawn_blocking(move || open(&path)).await.map_err(io::Error::other)??);
+        Ok(())
     }
 
     /// Writes whole lines, and returns their memory.
@@ -68,8 +74,16 @@ impl Sink {
     }
 }
 
+/// Opens a file, which is created together with its folder if it is not there.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    let open = || OpenOptions::new().append(true).create(true).open(path);
+    match (open(), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(folder)?;
+            open()
+        }
+        (opened, _) => opened,
+    }
 }
 
 /// Whether an open file is still the one at its path.

@@ -66,19 +66,63 @@ async fn a_changed_log_writes_earlier_lines_where_it_was_and_later_ones_where_it
 #[tokio::test]
 async fn lines_that_cannot_be_written_are_counted_and_reported_until_they_can() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("missing/log");
+    let path = folder.path().join("file/log");
+    std::fs::write(folder.path().join("file"), "no folder").unwrap();
     let (cx, log) = started(&path);
     let metrics = || {
         let mut metrics = String::new();
         cx.metrics.encode(&mut metrics).unwrap();
         metrics
     };
+    until("it is degraded before the first line", || log.health() != Health::Ready).await;
+    let Health::Degraded(reason) = log.health() else { panic!("it is degraded") };
+    assert!(reason.text.contains("file/log: "), "{}", reason.text);
     log.append(|out| out.extend(b"one"));
     until("the line is counted", || metrics().contains("access_log_dropped_total 1")).await;
-    let Health::Degraded(reason) = log.health() else { panic!("it is degraded") };
-    assert!(reason.text.contains("missing/log"), "{}", reason.text);
-    std::fs::create_dir(folder.path().join("missing")).unwrap();
+    assert!(log.health() != Health::Ready);
+    std::fs::remove_file(folder.path().join("file")).unwrap();
     log.append(|out| out.extend(b"two"));
     until("a line is written", || text(&path) == "two\n").await;
     until("it is well again", || log.health() == Health::Ready).await;
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_created_with_the_file_before_the_first_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("a/b/log"), folder.path().join("c/log"));
+    let (_cx, log) = started(&first);
+    until("the file is there", || first.exists()).await;
+    log.change(Some(AccessLogPlan { file: Some(second.clone()), ..AccessLogPlan::default() }));
+    until("the other file is there", || second.exists()).await;
+    assert_eq!(log.health(), Health::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_could_not_be_opened_is_tried_again_without_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "no folder").unwrap();
+    let (_cx, log) = started(&folder.path().join("file/log"));
+    until("it is degraded", || log.health() != Health::Ready).await;
+    std::fs::remove_file(folder.path().join("file")).unwrap();
+    until("it is well again", || log.health() == Health::Ready).await;
+}
+
+#[test]
+fn names_of_other_outputs_are_refused_and_are_no_files() {
+    for to in ["stderr", "-", "syslog", "journald"] {
+        let mut settings = serde_json::json!({"access_log": {"to": to}});
+        resolve_access_log(&mut settings, Path::new("/m"));
+        assert_eq!(settings["access_log"]["to"], to);
+        let mut mistakes = Vec::new();
+        assert_eq!(log_file(to, &mut mistakes), None);
+        assert_eq!(mistakes[0].pointer, "/access_log/to");
+        let hint = mistakes[0].hint.as_deref().unwrap();
+        assert!(hint.contains("`stdout`") && hint.contains(&format!("`./{to}`")), "{hint}");
+    }
+    let mut settings = serde_json::json!({"access_log": {"to": "./stderr"}});
+    resolve_access_log(&mut settings, Path::new("/m"));
+    assert_eq!(settings["access_log"]["to"], "/m/./stderr");
+    let mut mistakes = Vec::new();
+    assert_eq!(log_file("stdout", &mut mistakes), None);
+    assert!(mistakes.is_empty());
 }

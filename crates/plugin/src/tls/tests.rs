@@ -193,6 +193,10 @@ fn the_most_severe_trouble_is_reported_and_the_others_are_served() {
     let certificates = Certificates::new(ListenerName::new("web"), vec![expired, shop.clone()]);
     assert_eq!(certificates.poll(), Polled { loaded: 1, failed: 1 });
     assert_eq!(certificates.poll(), NOTHING, "it is reported once");
+    let Health::Degraded(why) = health("web", &certificates.statuses(), 1_700_000_000) else {
+        panic!("one is missing")
+    };
+    assert!(why.text.contains("has expired"), "the other trouble is named, too: {why}");
     let code = |now| match health("web", &certificates.statuses(), now) {
         Health::Degraded(why) => {
             assert!(why.text.contains("`web`"), "{why:?}");

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
-use types::{Backoff, ErrorKind, PendingSpec, Reason, Retries, ServiceName};
+use types::{Backoff, ErrorKind, PendingSpec, Reason, Retries, ServiceName, setting_path};
 
 use super::Supervisor;
 use super::error::PrepareError;
@@ -140,7 +140,9 @@ pub(super) fn reason(pending: &PendingSpec) -> Reason {
             format!("keeps its old settings, spec {number} can't be applied: {why}"),
         ),
         None => {
-            let settings = pending.needs_restart.join(", ");
+            let settings: Vec<_> =
+                pending.needs_restart.iter().map(|setting| setting_path(setting)).collect();
+            let settings = settings.join(", ");
             let text =
                 format!("keeps its old settings, spec {number} needs a restart of the role for {settings}");
             Reason::new(SETTINGS_NEED_RESTART, text)

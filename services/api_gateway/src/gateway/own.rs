@@ -23,17 +23,7 @@ impl Gateway {
         };
         let body = match example {
             None => serde_json::json!({ "node": self.node, "routes": explain::routes(&self.table) }),
-            Some(example) => {
-                let mut explanation = explain::explain(&self.table, &example);
-                // The path may begin with a word that is the name of no service.
-                explanation.service = explanation.service.filter(|service| {
-                    service.parse().is_ok_and(|service| {
-                        let service = self.view.borrow().normalized(service);
-                        self.is_known(&service) && !self.mesh.is_proxy(&service)
-                    })
-                });
-                serde_json::to_value(explanation).unwrap_or_default()
-            }
+            Some(example) => serde_json::to_value(self.explain(&example)).unwrap_or_default(),
         };
         plugin::http::json(body.to_string())
     }

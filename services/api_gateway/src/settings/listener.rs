@@ -160,10 +160,9 @@ pub(super) fn plan(
         return address.map(|address| only(address, defaults)).into_iter().collect();
     }
     if listen.is_given {
-        mistakes.push(
-            SettingsMistake::new("/listen", "`listen` and `listeners` exclude each other")
-                .hint("make it one of the listeners: `{ name: main, address: ... }`"),
-        );
+        mistakes.push(SettingsMistake::new("/listen", "`listen` and `listeners` exclude each other").hint(
+            "make it one of the listeners: `{ name: gateway, address: ... }`, the name that it has now",
+        ));
     }
     if listeners.len() > MAX_LISTENERS {
         let message = format!("there are {} listeners, at most {MAX_LISTENERS} are allowed", listeners.len());

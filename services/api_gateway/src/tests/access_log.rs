@@ -123,7 +123,8 @@ async fn a_file_that_is_moved_away_is_opened_again_and_no_line_is_lost() {
 #[tokio::test]
 async fn a_log_that_cannot_be_written_is_reported_and_delays_no_request() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("missing/access.log");
+    let path = folder.path().join("file/access.log");
+    std::fs::write(folder.path().join("file"), "no folder").unwrap();
     let upstream = Upstream::serving(echoing).await;
     let gateway = gateway(json!({"to": path}), &upstream).await;
     let ask = async || gateway.raw("GET /files/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
@@ -135,8 +136,11 @@ async fn a_log_that_cannot_be_written_is_reported_and_delays_no_request() {
     }
     let plugin::Health::Degraded(why) = gateway.service.health() else { panic!("it is degraded") };
     assert_eq!(why.code.to_string(), "access-log-unwritable");
-    assert!(gateway.metrics().contains("access_log_dropped_total 1"), "{}", gateway.metrics());
-    std::fs::create_dir(folder.path().join("missing")).unwrap();
+    while !gateway.metrics().contains("access_log_dropped_total 1") {
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", gateway.metrics());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    std::fs::remove_file(folder.path().join("file")).unwrap();
     ask().await;
     lines(&path, 1).await;
 }

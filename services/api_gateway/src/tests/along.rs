@@ -539,3 +539,97 @@ async fn the_routes_are_listed_in_order_and_a_test_is_explained() {
     let (status, problem) = routes("?test=GET%20ftp://a").await;
     assert_eq!((status, problem["status"].as_u64()), (400, Some(400)));
 }
+
+#[tokio::test]
+async fn an_example_that_the_gateway_refuses_is_shown_as_refused_as_the_request_is() {
+    let settings = json!({
+        "listeners": [{"name": "web", "address": "127.0.0.1:0", "ready": "/ready"}],
+        "keys": {"partners": {"sha256": ["2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"]}},
+        "routes": [
+            {"prefix": "/base", "to": ["http://127.0.0.1:1/below"]},
+            {"prefix": "/keys", "keys": "partners", "answer": {}},
+            {"prefix": "/slash", "slashes": "refuse", "answer": {}},
+            {"prefix": "/kv", "service": "storage"},
+            {"prefix": "/fine", "answer": {}},
+        ],
+    });
+    let upstream = Upstream::serving(echoing).await;
+    let gateway = Running::with(settings, vec![member("n1", "storage", upstream.addr, Phase::Ready)]).await;
+    let test = async |request: &str, header: Option<&str>| {
+        let mut query = format!("?test={}", request.replace('%', "%25").replace(' ', "%20"));
+        query += &header.map(|header| format!("&header={}", header.replace(' ', "%20"))).unwrap_or_default();
+        let service = Arc::clone(&gateway.service);
+        let request = Request::get(format!("/routes{query}")).body(axum::body::Body::empty()).unwrap();
+        let answer = tower::ServiceExt::oneshot(service.routes(), request).await.unwrap();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice::<Value>(&bytes).unwrap()
+    };
+    for (method, host, path, header, status) in [
+        ("GET", "evil.example", "/storage/kv/a", None, 403),
+        ("GET", "evil.example", "/kv/a", None, 403),
+        ("GET", "localhost", "/storage/kv/../a", None, 400),
+        ("GET", "localhost", "/base/../x", None, 400),
+        ("GET", "localhost", "/base/%2e%2e/x", None, 400),
+        ("TRACE", "localhost", "/fine", None, 405),
+        ("GET", "localhost", "/keys", None, 401),
+        ("GET", "localhost", "/keys", Some("x-api-key: wrong"), 401),
+        ("GET", "localhost", "/slash/a%2Fb", None, 400),
+        ("GET", "localhost", "/kv/a", Some("origin: http://evil.example"), 403),
+    ] {
+        let found = test(&format!("{method} http://{host}{path}"), header).await;
+        assert_eq!(found["refused"]["status"], status, "{method} {host}{path}: {found}");
+        let line = header.map(|header| format!("{header}\r\n")).unwrap_or_default();
+        let raw = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{line}connection: close\r\n\r\n");
+        let answer = gateway.raw(raw).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {host}{path}: {answer}");
+        let code = found["refused"]["code"].as_str().unwrap();
+        assert!(answer.contains(code), "{code}: {answer}");
+    }
+    let connect = test("CONNECT http://localhost/fine", None).await;
+    assert_eq!(connect["refused"]["code"], "no-tunnels", "{connect}");
+    for (request, header) in [
+        ("GET http://localhost/fine", None),
+        ("GET /fine", None),
+        ("GET http://evil.example/fine", None),
+        ("GET http://localhost/keys", Some("x-api-key: secret")),
+        ("GET http://localhost/storage/kv/a", None),
+    ] {
+        let found = test(request, header).await;
+        assert_eq!(found["refused"], Value::Null, "{request}: {found}");
+    }
+    let ready = test("GET http://any.example/ready", None).await;
+    assert_eq!((&ready["ready"], &ready["is_ready_everywhere"]), (&json!(["web"]), &json!(true)));
+    assert_eq!(test("POST /ready", None).await["ready"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_route_is_shown_with_all_that_its_settings_give_it() {
+    let routes = json!([{
+        "prefix": "/a", "to": ["http://127.0.0.1:1"], "rewrite": {"prefix": "/v2", "host": "b.example"},
+        "slashes": "refuse", "timeouts": {"answer": "2s", "total": "1m"},
+        "request_headers": {"set": {"x-a": "1", "authorization": "Bearer s3cret"}, "remove": ["x-b"]},
+        "response_headers": {"add": {"x-c": "2"}},
+        "check": {"http": {"path": "/up"}, "every": "1h"},
+    }, {"prefix": "/kept", "strip_prefix": false, "to": ["http://127.0.0.1:1"]}]);
+    let gateway = Running::with(json!({"routes": routes}), Vec::new()).await;
+    let service = Arc::clone(&gateway.service);
+    let request = Request::get("/routes").body(axum::body::Body::empty()).unwrap();
+    let answer = tower::ServiceExt::oneshot(service.routes(), request).await.unwrap();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    let found: Value = serde_json::from_slice(&bytes).unwrap();
+    let by_prefix = |prefix: &str| {
+        let routes = found["routes"].as_array().unwrap();
+        routes.iter().find(|route| route["prefix"] == prefix).unwrap().clone()
+    };
+    let route = by_prefix("/a");
+    assert_eq!(route["rewrite"], json!({"prefix": "/v2", "host": "b.example"}));
+    assert_eq!(route["slashes"], "refuse");
+    assert_eq!(route["timeouts"], json!({"answer": "2s", "total": "60s"}));
+    assert_eq!(route["request_headers"]["remove"], json!(["x-b"]));
+    let mut set: Vec<_> = route["request_headers"]["set"].as_array().unwrap().clone();
+    set.sort_by_key(ToString::to_string);
+    assert_eq!(set, [json!("authorization: (not shown)"), json!("x-a: 1")]);
+    assert_eq!(route["response_headers"]["add"], json!(["x-c: 2"]));
+    assert_eq!(route["check"], "http /up every 3600s, timeout 2s, rise 2, fall 3");
+    assert_eq!(by_prefix("/kept")["strip_prefix"], false);
+}

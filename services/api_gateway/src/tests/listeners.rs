@@ -1,5 +1,7 @@
 //! Several listeners of one gateway.
 
+use plugin::{Health, ListenSetting};
+
 use super::*;
 
 fn named(settings: &[(&str, Value)]) -> Value {
@@ -59,7 +61,13 @@ async fn a_busy_port_fails_the_start_and_names_listener_and_address() {
     ]);
     let (context, _failures) = Context::for_test("gateway".parse().unwrap());
     let prepared = ApiGateway.prepare(&json!({"listeners": listeners})).unwrap();
-    assert_eq!(prepared.listens(), ["127.0.0.1:0".parse().unwrap(), addr]);
+    let setting = |pointer: &str, name: &str, address| ListenSetting {
+        pointer: pointer.to_owned(),
+        name: name.to_owned(),
+        address,
+    };
+    let free = setting("/listeners/0/address", "free", "127.0.0.1:0".parse().unwrap());
+    assert_eq!(prepared.listens(), [free, setting("/listeners/1/address", "web", addr)]);
     let Err(error) = prepared.start(context).await else { panic!("the port is taken") };
     let text = error.to_string();
     assert!(text.contains("`web`") && text.contains(&addr.to_string()), "{text}");
@@ -94,7 +102,7 @@ async fn a_readiness_check_fails_as_soon_as_the_gateway_drains_and_all_listeners
             }
         }
         assert!(String::from_utf8_lossy(&answers).contains("HTTP/1.1 503 "), "{answers:?}");
-        until(|| gateway.service.health() == plugin::Health::Ready && closed_now(plain)).await;
+        until(|| gateway.service.health() == Health::Ready && closed_now(plain)).await;
         until(|| closed_now(web)).await;
         release.notify_one();
         open.join_next().await.unwrap().unwrap().unwrap()
@@ -162,4 +170,32 @@ async fn a_proxy_in_front_names_the_client_in_a_header_of_the_proxy_protocol() {
     let metrics = gateway.metrics();
     assert!(metrics.contains(r#"refused_total{listener="web",reason="proxy_protocol"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"refused_total{listener="strict",reason="proxy_protocol"} 2"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn health_names_the_certificate_the_dead_route_and_the_log_together() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "no folder").unwrap();
+    let tls = json!({"certificates": [{"cert": "/no/such.crt", "key": "/no/such.key"}]});
+    let dead = closed_port().await.to_string();
+    let settings = json!({
+        "listeners": named(&[("plain", json!({})), ("web", json!({"tls": tls}))]),
+        "routes": [{"prefix": "/dead", "to": [dead]}],
+        "access_log": {"to": folder.path().join("file/log")},
+    });
+    let gateway = Running::with(settings, Vec::new()).await;
+    let began = std::time::Instant::now();
+    loop {
+        let health = gateway.service.health();
+        let text = match &health {
+            Health::Degraded(reason) => reason.text.clone(),
+            Health::Ready | Health::Failed(_) => String::new(),
+        };
+        if ["/no/such.crt", "route /dead", "file/log"].iter().all(|word| text.contains(word)) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{health:?}");
+        let _ = get_from(gateway.listener("plain"), "/dead", "").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -260,15 +260,28 @@ async fn settings_that_fail_leave_everything_as_it_was() {
         assert!(connection.ask("/").await.ends_with("old"), "{listeners}");
         assert!(Connection::open(web).await.ask("/").await.ends_with("old"));
     }
+    // A restart would not help: the listener would not be opened then either.
     let wide = json!([{"name": "web", "address": format!("0.0.0.0:{}", web.port())}]);
     let updated = update(&gateway, json!({"listeners": wide, "routes": new_route})).await;
-    let Updated::NeedsRestart(settings) = updated else { panic!("{updated:?}") };
-    assert_eq!(settings, ["/listeners/0/address"]);
+    let Updated::Failed(error) = updated else { panic!("{updated:?}") };
+    assert!(error.to_string().contains("open to the network"), "{error}");
+    assert_eq!(error.kind(), types::ErrorKind::Invalid);
     assert!(connection.ask("/").await.ends_with("old"), "all or nothing");
     drop(taken);
     let both = json!([{"name": "web", "address": "127.0.0.1:0"}, {"name": "b", "address": busy}]);
     applied(&gateway, json!({"listeners": both, "routes": new_route})).await;
     assert!(connection.ask("/").await.ends_with("new"));
+}
+
+#[tokio::test]
+async fn an_address_that_overlaps_and_may_be_listened_on_needs_a_restart() {
+    let settings = |address: String| json!({"listeners": [{"name": "web", "address": address}]});
+    let exposure = Exposure { loopback: types::Loopback::NotRequired, ..Exposure::default() };
+    let gateway = Running::exposed(settings("127.0.0.1:0".to_owned()), Vec::new(), exposure).await;
+    let web = gateway.listener("web");
+    let updated = update(&gateway, settings(format!("0.0.0.0:{}", web.port()))).await;
+    let Updated::NeedsRestart(settings) = updated else { panic!("{updated:?}") };
+    assert_eq!(settings, ["/listeners/0/address"]);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The hint for a request to a host that is not allowed.
 const HOSTS: &str = "add it to `es_hosts` in the settings of the searcher";
 /// The name under which its URL is published.
-const NAME: &str = "elasticsearch";
+pub(crate) const NAME: &str = "elasticsearch";
 
 /// An open socket, on which nothing is served yet.
 pub(crate) async fn open(cx: &Context, address: SocketAddr) -> Result<TcpListener, ServiceError> {

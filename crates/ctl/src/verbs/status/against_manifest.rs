@@ -28,10 +28,9 @@ pub(super) fn old_specs(members: &[Member], specs: &Specs) -> Vec<String> {
             Some(PendingSpec { why: Some(why), .. }) => {
                 format!("it can't be applied: {}", render::clean(why))
             }
-            Some(PendingSpec { needs_restart, .. }) => format!(
-                "{} need a restart; `ctl up --reset` restarts its role",
-                render::clean(&needs_restart.join(", "))
-            ),
+            Some(pending) => {
+                format!("{}; `ctl up --reset` restarts its role", render::clean(&pending.restart_in_words()))
+            }
             None => {
                 "it is applied as soon as the node has read it; `ctl up --reset` restarts its role with it"
                     .to_owned()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use client::Client;
 use tokio::time::{Instant, sleep};
 use types::api::{AgentSelf, Member};
-use types::{NodeId, ServiceName};
+use types::{NodeId, Phase, ServiceName};
 
 use super::ask_all;
 use super::report::AppliedSpec;
@@ -15,10 +15,10 @@ use crate::record::ClusterRecord;
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// The number of the latest spec that a member is to run with, unless it does, or has said why it does not, or runs
-/// nothing. Pure.
+/// The number of the latest spec that a member is to run with, unless it does, or has said why it does not, or was stopped. One
+/// that starts or fails is awaited, too: it starts again with the latest spec. Pure.
 fn awaited(member: &Member, specs: &BTreeMap<ServiceName, u64>) -> Option<u64> {
-    let state = member.state.as_ref().filter(|state| state.phase.is_serving())?;
+    let state = member.state.as_ref().filter(|state| state.phase != Phase::Stopped)?;
     let latest = *specs.get(state.role.service()?)?;
     let has_read = state.pending.as_ref().map(|pending| pending.spec).max(state.spec);
     Some(latest).filter(|latest| has_read.is_none_or(|number| number < *latest))
@@ -74,7 +74,7 @@ fn newly_applied(before: &Member, now: &Member) -> Option<(ServiceName, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use types::{PendingSpec, Phase};
+    use types::PendingSpec;
 
     use super::*;
     use crate::render::tests::member;
@@ -100,7 +100,9 @@ mod tests {
             (Some(2), Some(3), Phase::Ready, Some(4)),
             (Some(2), Some(4), Phase::Ready, None),
             (Some(2), None, Phase::Stopped, None),
-            (Some(2), None, Phase::Failed, None),
+            (Some(2), None, Phase::Failed, Some(4)),
+            (Some(2), None, Phase::Starting, Some(4)),
+            (Some(4), None, Phase::Failed, None),
         ] {
             assert_eq!(
                 awaited(&with(spec, pending, phase), &specs(4)),

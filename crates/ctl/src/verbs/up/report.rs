@@ -111,10 +111,10 @@ impl OutdatedSpec {
             Some(PendingSpec { why: Some(why), .. }) => {
                 format!("failed: {node} keeps its old settings of {service}: {}", render::clean(why))
             }
-            Some(PendingSpec { needs_restart, .. }) => format!(
-                "drift: {node} keeps its old settings of {service}, since {} need a restart; `ctl up --reset` restarts \
-                 its role with the new ones",
-                render::clean(&needs_restart.join(", "))
+            Some(pending) => format!(
+                "drift: {node} keeps its old settings of {service}, since {}; `ctl up --reset` restarts its role with the \
+                 new ones",
+                render::clean(&pending.restart_in_words())
             ),
             None => format!(
                 "waiting: {node} has not applied the new settings of {service} in time; `ctl status` shows whether it has"
@@ -298,8 +298,8 @@ try next:
             (
                 row(Some(restart()), true),
                 Exit::Ok,
-                "drift: a keeps its old settings of api_gateway, since /listeners/0/tls need a restart; `ctl up --reset` \
-                 restarts its role with the new ones",
+                "drift: a keeps its old settings of api_gateway, since settings.listeners[0].tls needs a restart; \
+                 `ctl up --reset` restarts its role with the new ones",
             ),
             (
                 row(None, false),
