@@ -49,6 +49,11 @@ pub(crate) enum Health {
 }
 
 impl Standing {
+    /// Whether no other candidate can be of a better rank.
+    pub(crate) fn is_good(&self) -> bool {
+        !self.tried && self.health == Health::Good
+    }
+
     /// The rank; lower is better. An untried candidate ranks before every tried one.
     fn rank(&self, may_eject: bool) -> (bool, Health) {
         let is_pardoned = self.health == Health::Ejected && !may_eject;

@@ -34,6 +34,7 @@ mod proxies;
 mod retry;
 mod roster;
 pub mod shards;
+mod subset;
 mod targets;
 pub mod testing;
 mod tolerant;

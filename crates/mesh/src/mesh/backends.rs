@@ -12,6 +12,7 @@ use crate::base_url::BaseUrl;
 use crate::choose::{SLOW_START, share};
 use crate::outlier::Service;
 use crate::roster::Candidate;
+use crate::subset::{ALL_UP_TO, SIZE};
 
 /// A difference of shares that is worth a mention: both began within half a second of each other.
 const SLOW_START_MARGIN: f64 = 0.05;
@@ -85,6 +86,10 @@ impl super::Inner {
                 (Some(kept), (BackendState::Serving, None, _)) => {
                     let gone_for = Duration::from_secs(now.saturating_duration_since(kept.since).as_secs());
                     let why = format!("kept: it disappeared {gone_for:?} ago with most of the others");
+                    (BackendState::Serving, Some(why), None)
+                }
+                (None, (BackendState::Serving, None, _)) if member.is_spare => {
+                    let why = format!("spare: of more than {ALL_UP_TO} members this node uses {SIZE} others");
                     (BackendState::Serving, Some(why), None)
                 }
                 (_, in_use) => in_use,

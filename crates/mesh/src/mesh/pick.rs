@@ -132,13 +132,23 @@ impl Inner {
             Goal::Service { service, target, may_repeat, balance } => {
                 let catalog = self.roster.catalog();
                 let target = catalog.resolve(service, target);
-                let members = catalog.members(service).iter().filter(|member| member.serves(target));
-                let candidates = members.map(|member| {
-                    let share = share(1, member.serving_for(now));
-                    let standing = self.standing(&member.url, tried, member.is_replaceable(), share, now);
-                    Candidate { url: &member.url, node: Some(&member.node), standing }
-                });
-                if let Some(pick) = self.choose(&candidates.collect(), may_repeat, balance) {
+                let candidates = |with_spare: bool| -> Candidates<'_> {
+                    let members = catalog.members(service).iter();
+                    let eligible =
+                        members.filter(|member| member.serves(target) && (with_spare || !member.is_spare));
+                    let candidates = eligible.map(|member| {
+                        let share = share(1, member.serving_for(now));
+                        let standing = self.standing(&member.url, tried, member.is_replaceable(), share, now);
+                        Candidate { url: &member.url, node: Some(&member.node), standing }
+                    });
+                    candidates.collect()
+                };
+                // A key goes to the same member from every node, and a retry wherever it has the best chance.
+                let mut all = candidates(matches!(balance, Balance::Affinity(_)) || !tried.is_empty());
+                if !all.iter().any(|candidate| candidate.standing.is_good()) {
+                    all = candidates(true);
+                }
+                if let Some(pick) = self.choose(&all, may_repeat, balance) {
                     return Ok(pick);
                 }
                 let kind = self.targets.kind(service);

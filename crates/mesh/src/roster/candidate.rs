@@ -20,6 +20,8 @@ pub(crate) struct Candidate {
     pub(super) is_serving: bool,
     /// It is a replica of a shard that another member owns.
     pub(super) is_replica: bool,
+    /// The service is so large that this node uses others; it is for requests that none of those can take.
+    pub(crate) is_spare: bool,
     /// Since when it has served.
     pub(super) serving_since: Option<Instant>,
     /// Set if it disappeared from the view and is kept in a panic.

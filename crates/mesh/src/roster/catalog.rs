@@ -14,6 +14,7 @@ use super::candidate::{Candidate, Kept, fits};
 use super::{Learned, RECENT};
 use crate::panic::Lost;
 use crate::proxies::is_proxy;
+use crate::subset::subset;
 use crate::targets::Kind;
 use crate::upstream::Upstream;
 
@@ -112,6 +113,7 @@ impl Catalog {
                 epoch: state.epoch,
                 is_serving,
                 is_replica: state.duty == Some(Post::Replica),
+                is_spare: false,
                 serving_since: is_serving
                     .then(|| same_run.and_then(|known| known.serving_since).unwrap_or(now)),
                 kept: None,
@@ -132,6 +134,7 @@ impl Catalog {
                 services.entry(service.clone()).or_default().extend(kept);
             }
         }
+        services.values_mut().for_each(|members| spare_some(view.me(), members));
         let (gone_at, view) = (BTreeMap::new(), Some(view.clone()));
         let upstream = |service: &ServiceName| before.upstreams.get(service).cloned().unwrap_or_default();
         let upstreams = services.keys().map(|service| (service.clone(), upstream(service))).collect();
@@ -295,6 +298,17 @@ fn lost(
     }
     all.retain(|_, lost| !lost.is_empty());
     all
+}
+
+/// Notes which members of a large service this node does not use. A member with a shard is unlike the others.
+fn spare_some(me: &NodeId, members: &mut [Candidate]) {
+    let alike = members.iter_mut().filter(|member| member.is_serving && member.role.shard().is_none());
+    let mut alike: Vec<_> = alike.collect();
+    let names: Vec<_> = alike.iter().map(|member| &member.node).collect();
+    let is_used = subset(me, &names);
+    for (member, is_used) in alike.iter_mut().zip(is_used) {
+        member.is_spare = !is_used;
+    }
 }
 
 /// Of the members that have a shard, only the owner with the highest epoch, gossiped or learned, serves it.

@@ -106,7 +106,11 @@ impl Gateway {
     }
 
     fn not_for_operators(&self, service: ServiceName) -> Result<(), Problem> {
-        if self.mesh.is_proxy(&service) { Err(MeshError::ForOperators { service }.to_problem()) } else { Ok(()) }
+        if self.mesh.is_proxy(&service) {
+            Err(MeshError::ForOperators { service }.to_problem())
+        } else {
+            Ok(())
+        }
     }
 }
 
