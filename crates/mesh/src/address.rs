@@ -150,6 +150,11 @@ impl AddressState {
     /// Records that a connection existed.
     pub(crate) fn mark_reached(&self) {
         self.reached.fetch_add(1, Ordering::Relaxed);
+        self.forget_unreachable();
+    }
+
+    /// Forgets that no connection could be opened: one was open since, or another process serves at the address.
+    pub(crate) fn forget_unreachable(&self) {
         if self.unreachable_ms.load(Ordering::Relaxed) != 0 {
             self.unreachable_ms.store(0, Ordering::Relaxed);
             *self.unreachable() = None;
@@ -208,6 +213,11 @@ impl AddressState {
 
     pub(crate) fn service(&self, now: Instant) -> Service {
         self.outlier.service(self.age(now))
+    }
+
+    /// Whether it was ejected, and a request is to find out whether it works again.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        matches!(self.service(now), Service::Due | Service::Overdue)
     }
 
     /// The reason of its ejection, and how long that still lasts.

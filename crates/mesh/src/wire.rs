@@ -144,6 +144,7 @@ impl Wire {
         asked: &Asked<'_>,
     ) -> Result<Response<Received>, SendError> {
         let mut connection = self.pools.lease_alone(url.origin(), asked.upstream).await?;
+        asked.connected(true);
         let answer = connection.send(request, || true).await?;
         Ok(answer.map(|incoming| Received::alone(incoming, connection)))
     }
@@ -168,6 +169,8 @@ impl Wire {
         {
             self.counts.retried(reason, asked.upstream);
             trail::resent(reason);
+            // The new one may never be opened.
+            asked.connected(false);
             (connection, sent) = Box::pin(async {
                 let mut connection = self.pools.lease(url.origin(), Which::New, asked.upstream).await?;
                 asked.sends(connection.unanswered());

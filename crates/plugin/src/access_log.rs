@@ -66,7 +66,7 @@ struct Shared {
     buffers: Buffers,
     dropped: AtomicU64,
     /// Why lines can't be written now.
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Option<Trouble>>,
     /// There is a first line in a buffer.
     arrived: Notify,
     /// A buffer is long.
@@ -77,6 +77,14 @@ struct Shared {
     closing: CancellationToken,
     /// Cancelled once all lines are written.
     closed: CancellationToken,
+}
+
+/// Why lines can't be written.
+#[derive(Debug)]
+struct Trouble {
+    why: String,
+    /// The file was open, so that opening it again does not show that it can be written: the disk may be full.
+    is_of_write: bool,
 }
 
 #[derive(Debug)]
@@ -190,7 +198,8 @@ impl AccessLog {
 
     /// `Degraded` while lines can't be written.
     pub fn health(&self) -> Health {
-        let Some(why) = self.0.trouble().clone() else { return Health::Ready };
+        let why = self.0.trouble().as_ref().map(|trouble| trouble.why.clone());
+        let Some(why) = why else { return Health::Ready };
         let to = shown(file(self.0.plans().now.as_ref()).as_deref());
         Health::degraded(UNWRITABLE, format!("the access log can't be written to {to}: {why}"))
     }
@@ -226,14 +235,20 @@ fn shown(path: Option<&Path>) -> String {
 }
 
 impl Shared {
-    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+    fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the file without waiting for a line, so that a log that can't be written is known before it is needed.
+    /// Opens the file without waiting for a line, so that a log that can't be written is known before it is needed. That ends no
+    /// trouble with writes.
     async fn open(&self, sink: &mut Sink, reporter: &mut Reporter) {
         let opened = sink.reopen().await;
-        *self.trouble() = opened.as_ref().err().map(ToString::to_string);
+        let mut trouble = self.trouble();
+        match &opened {
+            Ok(()) => drop(trouble.take_if(|trouble| !trouble.is_of_write)),
+            Err(error) => *trouble = Some(Trouble { why: error.to_string(), is_of_write: false }),
+        }
+        drop(trouble);
         if let Err(error) = opened {
             reporter.unopened(sink, &error);
         }
@@ -256,6 +271,7 @@ impl Shared {
                 self.write(filled, sink, &mut failure).await;
             }
             *sink = Sink::new(to);
+            *self.trouble() = None;
             self.open(sink, reporter).await;
         }
         for (buffer, filled) in self.buffers.iter().zip(lines) {
@@ -270,7 +286,8 @@ impl Shared {
             return filled.bytes;
         }
         let (bytes, written) = sink.write(filled.bytes).await;
-        *self.trouble() = written.as_ref().err().map(ToString::to_string);
+        let trouble = |error: &io::Error| Trouble { why: error.to_string(), is_of_write: sink.is_open() };
+        *self.trouble() = written.as_ref().err().map(trouble);
         if let Err(error) = written {
             self.dropped.fetch_add(filled.lines, Ordering::Relaxed);
             *failure = Some(error);

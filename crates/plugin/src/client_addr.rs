@@ -53,7 +53,7 @@ pub fn settle(headers: &mut HeaderMap, peer: Option<IpAddr>, trust: &[IpNet]) {
     }
 }
 
-/// Writes `X-Forwarded-*` as `Forwarded` says.
+/// Writes `X-Forwarded-*` as `Forwarded` says, and removes what it does not say: the client may have made it up.
 fn derive(headers: &mut HeaderMap, hops: &[Hop], of_client: &Hop) {
     let shown = |hop: &Hop| hop.address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
     let addresses = hops.iter().map(shown).collect::<Vec<_>>().join(", ");
@@ -63,8 +63,9 @@ fn derive(headers: &mut HeaderMap, hops: &[Hop], of_client: &Hop) {
         (X_FORWARDED_HOST, of_client.host.clone()),
     ];
     for (name, value) in fields {
-        if let Some(value) = value.and_then(|text| HeaderValue::try_from(text).ok()) {
-            headers.insert(name, value);
+        match value.and_then(|text| HeaderValue::try_from(text).ok()) {
+            Some(value) => drop(headers.insert(name, value)),
+            None => drop(headers.remove(name)),
         }
     }
 }
@@ -208,5 +209,16 @@ mod tests {
             assert_eq!(message[&name], expected);
         }
         assert_eq!(message.get_all(FORWARDED).iter().count(), 2);
+    }
+
+    #[test]
+    fn what_forwarded_does_not_say_is_not_taken_from_fields_that_the_client_made_up() {
+        let mut message = headers(&[
+            "forwarded: for=192.0.2.1",
+            "x-forwarded-proto: https",
+            "x-forwarded-host: evil.example",
+        ]);
+        settle(&mut message, "10.0.0.1".parse().ok(), &trust());
+        assert_eq!(message, headers(&["forwarded: for=192.0.2.1", "x-forwarded-for: 192.0.2.1"]));
     }
 }

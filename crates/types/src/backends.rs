@@ -63,7 +63,8 @@ pub enum BackendState {
     Serving,
     /// It is new and gets a growing part of its share.
     SlowStart,
-    /// The last connection to it could not be opened. After a moment it is tried again, and stays unreachable until that succeeds.
+    /// The last connection to it could not be opened. After a moment it is tried again. The address of a route stays unreachable
+    /// until that succeeds; a member does not.
     Unreachable,
     /// Its active checks fail.
     Down,

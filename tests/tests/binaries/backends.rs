@@ -23,10 +23,7 @@ async fn each_gateway_shows_its_backends() -> anyhow::Result<()> {
     })
     .await?;
     for (gateway, name) in shown.as_array().into_iter().flatten().zip(["gateway-1", "gateway-2"]) {
-        assert_eq!(
-            (&gateway["node"], &gateway["services"][0]["name"]),
-            (&name.into(), &"storage".into())
-        );
+        assert_eq!((&gateway["node"], &gateway["services"][0]["name"]), (&name.into(), &"storage".into()));
         for backend in gateway["services"][0]["backends"].as_array().into_iter().flatten() {
             assert!(
                 ["serving", "slow_start"].contains(&backend["state"].as_str().unwrap_or_default()),

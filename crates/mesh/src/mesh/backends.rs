@@ -49,7 +49,7 @@ impl Mesh {
         let addresses: Vec<_> = addresses.into_iter().collect();
         let oldest = addresses.iter().map(|(url, _)| url.state().serving_for(now)).max().unwrap_or_default();
         let backends = addresses.iter().map(|(url, weight)| {
-            let in_use = self.0.in_use(url, true, url.state().serving_for(now), oldest, now);
+            let in_use = self.0.in_use(url, Kind::Address, url.state().serving_for(now), oldest, now);
             let weight = shown_weight(*weight, |age| share(1, age), url.state().serving_for(now), oldest);
             shown(backend(url, in_use, now), weight)
         });
@@ -74,6 +74,23 @@ impl Mesh {
     }
 }
 
+/// What requests are sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// An address of a route, which may have checks.
+    Address,
+    /// A member that others can replace.
+    Member,
+    /// A member that is alone in what it does, and so is never ejected.
+    OnlyMember,
+}
+
+impl Kind {
+    fn of(member: &Candidate) -> Self {
+        if member.is_replaceable() { Self::Member } else { Self::OnlyMember }
+    }
+}
+
 /// A state, why it is so, and how long that lasts.
 type Shown = (BackendState, Option<String>, Option<Duration>);
 
@@ -81,7 +98,7 @@ impl super::Inner {
     fn backend_of_member(&self, member: &Candidate, oldest: Duration, now: Instant) -> Backend {
         let state = if member.is_serving() {
             let age = member.serving_for(now);
-            let in_use = self.in_use(&member.url, member.is_replaceable(), age, oldest, now);
+            let in_use = self.in_use(&member.url, Kind::of(member), age, oldest, now);
             match (member.kept, in_use) {
                 (Some(kept), (BackendState::Serving, None, _)) => {
                     let gone_for = Duration::from_secs(now.saturating_duration_since(kept.since).as_secs());
@@ -106,28 +123,25 @@ impl super::Inner {
     }
 
     /// The state of an address that requests may be sent to.
-    fn in_use(
-        &self,
-        url: &BaseUrl,
-        is_replaceable: bool,
-        age: Duration,
-        oldest: Duration,
-        now: Instant,
-    ) -> Shown {
+    fn in_use(&self, url: &BaseUrl, kind: Kind, age: Duration, oldest: Duration, now: Instant) -> Shown {
         let state = url.state();
         if let Some(why) = state.why_down() {
             return (BackendState::Down, Some(format!("its checks fail: it {why}")), None);
         }
         let unreachable = state.why_unreachable();
+        let is_replaceable = kind != Kind::OnlyMember;
         if is_replaceable && let Some((reason, left)) = state.ejection(now) {
             let last = unreachable.map(|why| format!("; {why}")).unwrap_or_default();
             return (BackendState::Ejected, Some(format!("{}{last}", reason.in_words())), Some(left));
         }
         if let Some((why, at)) = unreachable.zip(state.unreachable_at()) {
-            // It is tried again afterwards, and stays unreachable until that succeeds.
             let passed = now.saturating_duration_since(at);
             let left = self.limits.avoid.checked_sub(passed).filter(|left| !left.is_zero());
-            return (BackendState::Unreachable, Some(why), left);
+            // Afterwards requests are sent to it again. An address stays unreachable until a connection or a check succeeds. A
+            // member has no checks, so without requests it would stay so for ever.
+            if left.is_some() || kind == Kind::Address {
+                return (BackendState::Unreachable, Some(why), left);
+            }
         }
         if is_replaceable && share(1, oldest) - share(1, age) > SLOW_START_MARGIN {
             return (BackendState::SlowStart, None, Some(SLOW_START.saturating_sub(age)));

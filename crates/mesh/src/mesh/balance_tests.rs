@@ -12,8 +12,10 @@ use types::backends::BackendState;
 use types::{Phase, Role, ShardId};
 
 use super::*;
-use crate::testing::{Upstream, closed_port, echo, member, mesh, text, view, whole as read};
+use crate::testing::{Upstream, closed_addr, closed_port, echo, member, mesh, text, view, whole as read};
 use crate::{AffinityKey, Balance, RetryReason};
+
+mod spare;
 
 /// A server whose status and delay can be changed.
 struct Server {
@@ -413,49 +415,12 @@ async fn a_deadline_ends_every_wait() {
 }
 
 #[tokio::test]
-async fn a_node_uses_twenty_of_sixty_members_and_the_others_when_those_fail() {
-    let (used, spare) = (Server::new(200).await, Server::new(200).await);
-    let limits = Limits { avoid: 60 * SECOND, ..Limits::default() };
-    let ids: Vec<String> = (0..60).map(|number| format!("m{number:02}")).collect();
-    let (views, mesh) = mesh(ids.iter().map(|id| used.member(id)), limits);
-    let backends = mesh.backends(&echo()).backends;
-    let is_spare = |backend: &&types::backends::Backend| {
-        backend.why.as_deref().is_some_and(|why| why.starts_with("spare: of more than 50 members"))
-    };
-    let spares: Vec<_> =
-        backends.iter().filter(is_spare).filter_map(|backend| backend.node.clone()).collect();
-    assert_eq!(spares.len(), 40);
-
-    let parted = |of_used: &Server| {
-        let server = |id: &String| if spares.iter().any(|own| own.as_str() == id) { &spare } else { of_used };
-        ids.iter().map(|id| server(id).member(id)).collect::<Vec<_>>()
-    };
-    views.send_replace(view(parted(&used)));
-    burst(&mesh, 200).await;
-    assert_eq!((used.hits(), spare.hits()), (200, 0));
-
-    // A key goes to the same member from every node, whichever members those use.
-    for key in 0_u8..40 {
-        let request = Request::get("/").body(Empty::<Bytes>::new()).unwrap();
-        let affinity = Options { balance: Balance::Affinity(AffinityKey::of(&[key])), ..Options::default() };
-        read(mesh.send_with(&echo(), &affinity, request).await.unwrap().into_body()).await.unwrap();
-    }
-    assert!(spare.hits() > 10, "{}", spare.hits());
-
-    let gone = crate::testing::closed_addr();
-    let refusing = ids.iter().map(|id| match spares.iter().any(|own| own.as_str() == id) {
-        true => spare.member(id),
-        false => member(id, gone, Phase::Ready),
-    });
-    views.send_replace(view(refusing));
-    let is_known = |state: &&BackendState| **state == BackendState::Unreachable;
-    while states(&mesh).iter().filter(is_known).count() < 20 {
-        // All three attempts may be refused.
-        let _ = mesh.send(&echo(), Request::post("/").body(Empty::<Bytes>::new()).unwrap()).await;
-    }
-    let before = spare.hits();
-    for _ in 0..100 {
-        assert_eq!(ask(&mesh, "POST").await, 200);
-    }
-    assert_eq!(spare.hits() - before, 100);
+async fn a_member_without_requests_is_unreachable_only_while_it_is_avoided() {
+    let limits = Limits { avoid: 5 * SECOND, attempts: 1, ..Limits::default() };
+    let (_views, mesh) = mesh([member("a", closed_addr(), Phase::Ready)], limits);
+    let asked = mesh.send(&echo(), Request::post("/").body(Empty::<Bytes>::new()).unwrap()).await;
+    assert!(matches!(asked, Err(MeshError::Unreachable { .. })), "{asked:?}");
+    assert_eq!(states(&mesh), [BackendState::Unreachable]);
+    later(5 * SECOND).await;
+    assert_eq!(states(&mesh), [BackendState::Serving]);
 }

@@ -90,7 +90,9 @@ impl Inner {
                 () = self.gone(goal, &url) => Err(gone(&url)),
                 () = Deadline::passed(deadline) => Err(too_late(&url)),
             };
-            note_connection(&url, sent.as_ref().err());
+            if asked.is_connected() {
+                url.mark_reached();
+            }
             match sent.as_ref().err().map(|failed| failed.failure) {
                 Some(Failure::TimedOut) => asked.timed_out(Duration::ZERO),
                 // Some clients give very little time.
@@ -225,17 +227,6 @@ fn outcome(goal: &Goal<'_>, sent: &Result<Response<Received>, Failed>) -> Outcom
         Ok(answer) if goal.is_member() && is_not_processed(answer) => Outcome::Unrelated,
         Ok(answer) => of_status(answer.status()),
         Err(failed) => of_failure(failed.failure),
-    }
-}
-
-/// Notes whether a connection to the address existed.
-fn note_connection(url: &BaseUrl, failed: Option<&Failed>) {
-    match failed.map(|failed| failed.failure) {
-        // The wire has recorded why.
-        Some(Failure::NotConnected) => {}
-        // It may have passed while the connection was opened.
-        Some(Failure::DeadlinePassed) => {}
-        _ => url.mark_reached(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::choose::{Health, Standing, share};
 use crate::error::MeshError;
 use crate::outlier::{EjectionReason, Service, may_eject};
 use crate::proxies::{is_named_after_proxy, is_proxy};
-use crate::roster::Prospect;
+use crate::roster::{Candidate as Member, Prospect};
 use crate::targets::Kind;
 
 /// The pause before a request is sent to an address again, in milliseconds.
@@ -58,6 +58,8 @@ struct Candidate<'a> {
     /// The node, if it is a member.
     node: Option<&'a NodeId>,
     standing: Standing,
+    /// It gets no other request than the probe after its ejection.
+    is_for_probe: bool,
 }
 
 impl<'a> Candidates<'a> {
@@ -70,6 +72,13 @@ impl<'a> Candidates<'a> {
 
     fn iter(&self) -> impl Iterator<Item = &Candidate<'a>> {
         self.few.iter().flatten().chain(&self.others)
+    }
+
+    /// Whether few of them can take requests: most are ejected or can't be reached, or all of them were tried.
+    fn are_too_few(&self) -> bool {
+        let used = || self.iter().filter(|candidate| !candidate.is_for_probe);
+        let good = used().filter(|candidate| candidate.standing.is_good()).count();
+        good == 0 || good * 2 < used().count()
     }
 }
 
@@ -125,7 +134,8 @@ impl Inner {
                 let candidates = up.map(|(at, url)| {
                     let weight = weights.get(at).copied().unwrap_or(1);
                     let share = share(weight, url.state().serving_for(now));
-                    Candidate { url, node: None, standing: self.standing(url, tried, true, share, now) }
+                    let standing = self.standing(url, tried, true, share, now);
+                    Candidate { url, node: None, standing, is_for_probe: false }
                 });
                 self.choose(&candidates.collect(), may_repeat, balance).ok_or_else(|| goal.unknown())
             }
@@ -134,18 +144,24 @@ impl Inner {
                 let target = catalog.resolve(service, target);
                 let candidates = |with_spare: bool| -> Candidates<'_> {
                     let members = catalog.members(service).iter();
-                    let eligible =
-                        members.filter(|member| member.serves(target) && (with_spare || !member.is_spare));
+                    let is_for_probe = |member: &Member| member.is_spare && !with_spare;
+                    // Without the probe, an ejected one that others make superfluous would stay so, and count among those that
+                    // keep others from being ejected.
+                    let may_have = |member: &Member| !is_for_probe(member) || member.url.state().is_due(now);
+                    let eligible = members.filter(|member| member.serves(target) && may_have(member));
                     let candidates = eligible.map(|member| {
                         let share = share(1, member.serving_for(now));
                         let standing = self.standing(&member.url, tried, member.is_replaceable(), share, now);
-                        Candidate { url: &member.url, node: Some(&member.node), standing }
+                        let (url, node, is_for_probe) =
+                            (&member.url, Some(&member.node), is_for_probe(member));
+                        Candidate { url, node, standing, is_for_probe }
                     });
                     candidates.collect()
                 };
                 // A key goes to the same member from every node, and a retry wherever it has the best chance.
-                let mut all = candidates(matches!(balance, Balance::Affinity(_)) || !tried.is_empty());
-                if !all.iter().any(|candidate| candidate.standing.is_good()) {
+                let with_spare = matches!(balance, Balance::Affinity(_)) || !tried.is_empty();
+                let mut all = candidates(with_spare);
+                if !with_spare && all.are_too_few() {
                     all = candidates(true);
                 }
                 if let Some(pick) = self.choose(&all, may_repeat, balance) {
@@ -188,7 +204,8 @@ impl Inner {
         if let Some(probe) = self.probe(candidates, may_repeat) {
             return Some(Pick::To(Chosen { url: probe.clone(), is_probe: true }));
         }
-        let standing = |at: usize| candidates.get(at).map(|candidate| candidate.standing);
+        let eligible = |at: usize| candidates.get(at).filter(|candidate| !candidate.is_for_probe);
+        let standing = |at: usize| eligible(at).map(|candidate| candidate.standing);
         let nobody = || KeyHash::of(&[]);
         let name = |at: usize| candidates.get(at).map_or_else(nobody, Candidate::name);
         let at = balance.choose(candidates.len, standing, name, &mut rand::rng())?;

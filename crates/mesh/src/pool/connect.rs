@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -117,7 +117,8 @@ impl Connector {
 
     /// Opens a connection that counts as open until it ends.
     pub(super) async fn connect(&self, origin: &Origin, open: &OpenBy) -> Result<Opened, ConnectError> {
-        self.in_time(self.open(origin, open)).await
+        let shakes = AtomicBool::new(false);
+        self.in_time(self.open(origin, open, &shakes), &shakes).await
     }
 
     /// Opens a connection for one request alone. With TLS, it speaks HTTP/1.1. Over HTTP/2 without TLS, it is known whether
@@ -127,20 +128,30 @@ impl Connector {
         origin: &Origin,
         open: &OpenBy,
     ) -> Result<(Opened, Open), ConnectError> {
-        let open = Open::new(open);
-        Ok((self.in_time(self.open_alone(origin)).await?, open))
+        let (open, shakes) = (Open::new(open), AtomicBool::new(false));
+        Ok((self.in_time(self.open_alone(origin, &shakes), &shakes).await?, open))
     }
 
+    /// `shakes`: whether there is a connection, and its TLS handshake is under way.
     async fn in_time(
         &self,
         connecting: impl Future<Output = Result<Opened, ConnectError>>,
+        shakes: &AtomicBool,
     ) -> Result<Opened, ConnectError> {
         let began = Instant::now();
         let opened = timeout(self.limit, connecting).await;
         trail::connected(began.elapsed());
         opened.unwrap_or_else(|_late| {
-            let why = format!("no connection within {:?}", self.limit);
-            Err(ConnectError { result: ConnectResult::TimedOut, why })
+            let limit = self.limit;
+            Err(if shakes.load(Ordering::Relaxed) {
+                let why = format!("the TLS handshake did not end within {limit:?}");
+                ConnectError { result: ConnectResult::Tls, why }
+            } else {
+                ConnectError {
+                    result: ConnectResult::TimedOut,
+                    why: format!("no connection within {limit:?}"),
+                }
+            })
         })
     }
 
@@ -150,24 +161,31 @@ impl Connector {
         tcp.call(uri).await.map_err(|error| ConnectError::of(&error))
     }
 
-    async fn open_alone(&self, origin: &Origin) -> Result<Opened, ConnectError> {
+    async fn open_alone(&self, origin: &Origin, shakes: &AtomicBool) -> Result<Opened, ConnectError> {
         let stream = self.tcp(origin).await?;
         match origin.protocol() {
             Protocol::Http1 => alone::http1(stream).await,
             Protocol::H2c => alone::http2(stream).await,
             Protocol::Tls(trust) => {
+                shakes.store(true, Ordering::Relaxed);
                 let shaking = self.tls.connect_http1(trust, origin.server_name(), stream.into_inner());
                 alone::http1(TokioIo::new(shaking.await.map_err(|error| ConnectError::tls(&error))?)).await
             }
         }
     }
 
-    async fn open(&self, origin: &Origin, open: &OpenBy) -> Result<Opened, ConnectError> {
+    async fn open(
+        &self,
+        origin: &Origin,
+        open: &OpenBy,
+        shakes: &AtomicBool,
+    ) -> Result<Opened, ConnectError> {
         let stream = self.tcp(origin).await?;
         match origin.protocol() {
             Protocol::Http1 => http1(Tolerant::new(stream), open).await,
             Protocol::H2c => http2(stream, open).await,
             Protocol::Tls(trust) => {
+                shakes.store(true, Ordering::Relaxed);
                 let shaking = self.tls.connect(trust, origin.server_name(), stream.into_inner());
                 let (stream, is_http2) =
                     Box::pin(shaking).await.map_err(|error| ConnectError::tls(&error))?;

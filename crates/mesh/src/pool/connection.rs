@@ -21,7 +21,7 @@ use super::per_core::{PerCore, Rested};
 use super::shared::Stream;
 use super::unanswered::Unanswered;
 use super::{ConnectError, reuse};
-use crate::head::websocket;
+use crate::head::{own_values, websocket};
 use crate::origin::Origin;
 use crate::upload::AttemptBody;
 use crate::upstream::Upstream;
@@ -220,6 +220,7 @@ fn of_http2(
         Ok(absolute) => absolute,
         Err(_) => path,
     };
+    own_values(request.headers_mut());
     *request.version_mut() = Version::HTTP_2;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! them close connections for them (gRPC: `too_many_pings`). So a connection on which nothing has come since a request was
 //! sent that has now timed out gets no further requests; those that it has may still be answered.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,9 +16,12 @@ use super::shared::Streams;
 use crate::origin::Origin;
 use crate::upstream::Upstream;
 
-/// The request that an attempt has sent and that was not answered yet, if its connection is shared.
+/// What an attempt has asked of an address so far.
 #[derive(Debug, Default)]
 pub(crate) struct Asked<'a> {
+    /// Whether it has a connection.
+    is_connected: AtomicBool,
+    /// The request that it has sent and that was not answered yet, if its connection is shared.
     request: Mutex<Option<Unanswered>>,
     /// Under what its connections are counted.
     pub(crate) upstream: Option<&'a Arc<Upstream>>,
@@ -49,11 +53,22 @@ impl Unanswered {
 impl<'a> Asked<'a> {
     /// An attempt whose connections are counted under this.
     pub(crate) fn by(upstream: Option<&'a Arc<Upstream>>) -> Self {
-        Self { request: Mutex::default(), upstream }
+        Self { upstream, ..Self::default() }
     }
 
-    /// Notes the request that is sent now; none if its connection carries no other.
+    /// Whether the address has accepted its connection, as far as is known: one that is being opened does not count.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether there is a connection.
+    pub(crate) fn connected(&self, is_connected: bool) {
+        self.is_connected.store(is_connected, Ordering::Relaxed);
+    }
+
+    /// Notes the request that is sent now, over a connection; none if that carries no other.
     pub(crate) fn sends(&self, request: Option<Unanswered>) {
+        self.connected(true);
         *self.request.lock().unwrap_or_else(PoisonError::into_inner) = request;
     }
 

@@ -92,6 +92,10 @@ impl Catalog {
             }
             let text = format!("{}/svc/{service}", member.http);
             let known = before.known(service, &member.id, &text);
+            if let Some(known) = known.filter(|known| known.generation != member.generation) {
+                // Where the former run refused connections, this one may accept them.
+                known.url.state().forget_unreachable();
+            }
             let url = match known {
                 Some(known) => known.url.clone(),
                 None => match text.parse() {

@@ -92,6 +92,20 @@ fn the_state_of_an_address_survives_a_change_of_the_view() {
     assert!(!url(&moved).is_same(&url(&two)));
 }
 
+#[test]
+fn a_member_that_starts_again_at_its_address_is_not_unreachable_any_more() {
+    let now = Instant::now();
+    let one = made_of([member("a", addr(), Phase::Ready)], &Catalog::default(), now);
+    let url = |catalog: &Catalog| catalog.members(&echo())[0].url.clone();
+    url(&one).state().mark_unreachable(refused(), now);
+    let same = made_of([member("a", addr(), Phase::Degraded)], &one, now);
+    assert!(url(&same).why_unreachable().is_some());
+    let again = Member { generation: Generation(2), ..member("a", addr(), Phase::Ready) };
+    let again = made_of([again], &same, now);
+    assert!(url(&again).is_same(&url(&one)));
+    assert_eq!(url(&again).why_unreachable(), None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_does_not_wait_for_a_role_that_disappeared_long_ago() {
     let (views, receiver) = watch::channel(view([member("a", addr(), Phase::Ready)]));

@@ -31,6 +31,11 @@ impl Sink {
         self.path.as_deref()
     }
 
+    /// Whether there is something to write to, whether or not writes succeed.
+    pub(super) fn is_open(&self) -> bool {
+        self.path.is_none() || self.file.is_some()
+    }
+
     /// Closes the file and opens the one that is at its path now, without waiting for a line. If that fails, it is tried
     /// again with the next line.
     pub(super) async fn reopen(&mut self) -> io::Result<()> {

@@ -107,6 +107,34 @@ async fn a_file_that_could_not_be_opened_is_tried_again_without_a_line() {
     until("it is well again", || log.health() == Health::Ready).await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_can_be_opened_and_not_written_stays_degraded_until_a_line_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let (_cx, log) = started(&path);
+    assert_eq!(log.health(), Health::Ready);
+    log.append(|out| out.extend(b"one"));
+    until("a write fails", || log.health() != Health::Ready).await;
+    let shared = &log.0;
+    let (mut sink, mut reporter) = (
+        Sink::new(Some(path.clone())),
+        Reporter { reported: 0, next: Instant::now(), next_open: Instant::now() },
+    );
+    shared.open(&mut sink, &mut reporter).await;
+    let Health::Degraded(reason) = log.health() else { panic!("opening it shows nothing") };
+    assert!(reason.text.contains("No space left"), "{}", reason.text);
+    std::fs::remove_file(&path).unwrap();
+    // The first ones may still go where the first line went.
+    let is_well = || {
+        log.append(|out| out.extend(b"two"));
+        log.health() == Health::Ready
+    };
+    until("it is well again", is_well).await;
+    assert!(text(&path).starts_with("two\n"));
+}
+
 #[test]
 fn names_of_other_outputs_are_refused_and_are_no_files() {
     for to in ["stderr", "-", "syslog", "journald"] {

@@ -142,7 +142,8 @@ pub(super) async fn encrypted<S>(
     }
 }
 
-/// The encrypted connection; none if there is no handshake, which is counted.
+/// The encrypted connection; none if there is no handshake. That is counted, unless the client sent nothing: TCP health checks
+/// and connections that browsers open in advance are no failures.
 async fn handshake(
     stream: Arc<TcpStream>,
     peer: SocketAddr,
@@ -151,20 +152,13 @@ async fn handshake(
 ) -> Option<(Box<tokio_rustls::server::TlsStream<Tcp>>, TlsSession)> {
     let tls = shared.protocols.tls.as_ref()?;
     let meters = &shared.protocols.meters;
-    let too_late = || {
-        debug!(%peer, "a TLS handshake did not end in time");
-        meters.handshake(Err(HandshakeFailure::Other));
-        meters.refused(RefusalReason::Timeout);
-    };
     let mut first = [0];
     match timeout_at(due, stream.peek(&mut first)).await {
         Ok(Ok(1..)) => {}
-        Ok(Ok(0) | Err(_)) => {
-            meters.handshake(Err(HandshakeFailure::Other));
-            return None;
-        }
+        Ok(Ok(0) | Err(_)) => return None,
         Err(_) => {
-            too_late();
+            debug!(%peer, "a client sent no byte of a TLS handshake in time");
+            meters.refused(RefusalReason::Timeout);
             return None;
         }
     }
@@ -177,7 +171,9 @@ async fn handshake(
         return None;
     }
     let Ok(shaken) = timeout_at(due, tls.accept(Tcp(stream))).await else {
-        too_late();
+        debug!(%peer, "a TLS handshake did not end in time");
+        meters.handshake(Err(HandshakeFailure::Other));
+        meters.refused(RefusalReason::Timeout);
         return None;
     };
     meters.handshake(shaken.as_ref().map(|(_, session)| session.version).map_err(HandshakeFailure::of));

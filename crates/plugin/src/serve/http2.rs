@@ -14,11 +14,11 @@ use futures_util::{FutureExt, TryFutureExt};
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh::head::{is_about_all, refuse, websocket};
+use mesh::head::{is_about_all, own_values, refuse, websocket};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 use tower::{Service, ServiceExt};
@@ -236,6 +236,7 @@ where
             let mut answer = answer.map(|body| watched(body, trailers));
             // It speaks of the connection, which is not how HTTP/2 closes one.
             answer.headers_mut().remove(CONNECTION);
+            // Each is a part of the buffer in which a forwarded answer was received, which HPACK would keep.
             own_values(answer.headers_mut());
             Ok(answer)
         })
@@ -268,17 +269,6 @@ fn switched(answer: Response<Body>, streams: &Streams, meters: &ListenerMeters) 
     }
     // Any success would mean that the handshake was accepted.
     if status.is_success() { crate::http::problem(&no_websocket(status)) } else { answer }
-}
-
-/// Copies the values of a head. HPACK remembers values as long as the connection lives (RFC 7541, section 2.3.2), and each one
-/// of a forwarded answer is a part of the buffer in which that was received: it would keep all of the buffer.
-fn own_values(headers: &mut HeaderMap) {
-    for value in headers.values_mut() {
-        if let Ok(mut own) = HeaderValue::from_bytes(value.as_bytes()) {
-            own.set_sensitive(value.is_sensitive());
-            *value = own;
-        }
-    }
 }
 
 /// Leaves only the head of an answer to HEAD. hyper does that for HTTP/1.1 alone.

@@ -221,6 +221,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Link<T> {
         let this = &mut *self;
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            if let Some(switch) = this.progress.switch() {
+                switch.ended();
+            }
             let limit = if !this.progress.is_unread() && this.refusal.is_none() {
                 return Poll::Ready(Ok(()));
             } else if this.progress.activity().has(Order::Stop) {

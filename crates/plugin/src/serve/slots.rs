@@ -210,11 +210,17 @@ impl Slots {
                 room.noted = self.earliest_idle();
             }
             while let Some((since, state)) = room.noted.pop_front() {
-                if state.idle_since.load(Ordering::Acquire) == since {
-                    state.order(Order::MakeRoom);
+                let is_same = || state.idle_since.load(Ordering::Acquire) == since;
+                if !is_same() {
+                    continue;
+                }
+                state.order(Order::MakeRoom);
+                // One that has ended in between revoked the order before it was given, and would never revoke it again.
+                if is_same() {
                     room.going.push((state, now));
                     return true;
                 }
+                state.cancel(Order::MakeRoom);
             }
         }
         false
@@ -274,7 +280,8 @@ impl Slots {
 
 impl State {
     fn order(&self, order: Order) {
-        self.orders.fetch_or(order as u8, Ordering::Release);
+        // Acquire: whoever revoked the order before has also noted why.
+        self.orders.fetch_or(order as u8, Ordering::AcqRel);
         self.waker.wake();
     }
 

@@ -26,6 +26,8 @@ struct State {
     is_cut: bool,
     /// Whether the transport is gone.
     is_closed: bool,
+    /// Whether the client was sent the end of the connection.
+    is_ended: bool,
     /// Tasks that wait for the end of the other one.
     user: [Option<Waker>; 2],
     connection: Option<Waker>,
@@ -76,6 +78,11 @@ impl Switch {
         }
     }
 
+    /// Notes that the client was sent the end of the connection.
+    pub(super) fn ended(&self) {
+        self.state().is_ended = true;
+    }
+
     /// Ready once the transport is gone.
     fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state();
@@ -112,6 +119,10 @@ pub(super) async fn hold_open(switch: Arc<Switch>, activity: &Activity) -> bool 
     let (cut, mut has_ended) = (Cut(switch), false);
     let is_cut_short = poll_fn(|cx| {
         activity.watch(cx);
+        // First: the body may fail, or a stop come, once all was sent.
+        if cut.0.poll_closed(cx).is_ready() {
+            return Poll::Ready(false);
+        }
         if activity.has(Order::Stop) {
             return Poll::Ready(true);
         }
@@ -126,9 +137,11 @@ pub(super) async fn hold_open(switch: Arc<Switch>, activity: &Activity) -> bool 
         cut.0.poll_closed(cx).map(|()| false)
     })
     .await;
+    // What was sent before the end is everything. A reset could take the last of it from the client.
+    let is_ended = cut.0.state().is_ended;
     // First the tunnel, which still has the connection.
     drop(body);
-    is_cut_short
+    is_cut_short && !is_ended
 }
 
 /// Polls a body to its end. Call it no more after that.

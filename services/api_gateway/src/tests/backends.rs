@@ -138,7 +138,9 @@ async fn retries_connects_and_connections_are_counted_for_each_route() {
     )
     .await;
     gateway.get("/fine").await;
+    let began = std::time::Instant::now();
     while gateway.context.mesh.upstream_series()[1].read.retries[0] == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "no request was sent a second time");
         gateway.get("/half").await;
     }
     let series = gateway.context.mesh.upstream_series();

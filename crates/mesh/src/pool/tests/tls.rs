@@ -145,3 +145,37 @@ async fn many_requests_at_once_to_a_server_with_http1_alone_are_answered() {
         assert_eq!(answer.unwrap(), "HTTP/1.1 localhost None");
     }
 }
+
+/// A server that accepts connections and says nothing.
+async fn silent() -> Upstream {
+    Upstream::raw(|mut stream| async move { until_closed(&mut stream).await }).await
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_hangs_is_no_trouble_that_a_check_of_tcp_refutes() {
+    let upstream = silent().await;
+    let connect = Duration::from_millis(200);
+    let (_view, mesh) = mesh([], Limits { attempts: 1, connect, ..Limits::default() });
+    let url = url(&upstream, "127.0.0.1").trusting(&testdata("ca.crt"));
+    let error = asked(&mesh, &url).await.unwrap_err();
+    let MeshError::NoTlsSession { why, .. } = &error else { panic!("{error:?}") };
+    assert!(why.contains("the TLS handshake did not end within 200ms"), "{why}");
+    url.probed(None);
+    url.checked(None);
+    assert!(url.why_unreachable().is_some());
+    assert_eq!(mesh.upstream_counts().connects[3], (ConnectResult::Tls, 1));
+}
+
+#[tokio::test]
+async fn an_address_is_reached_only_once_a_connection_is_open() {
+    let upstream = silent().await;
+    let (head, connect) = (Duration::from_secs(1), Duration::from_secs(60));
+    let (_view, mesh) = mesh([], Limits { attempts: 1, head, connect, ..Limits::default() });
+    let shaking = url(&upstream, "127.0.0.1").trusting(&testdata("ca.crt"));
+    for (url, reached) in [(shaking, 0), (upstream.url(), 1)] {
+        url.probed(Some("it refuses connections"));
+        let error = asked(&mesh, &url).await.unwrap_err();
+        assert!(matches!(error, MeshError::TimedOut { .. }), "{error:?}");
+        assert_eq!((url.reached(), url.why_unreachable().is_none()), (reached, reached == 1));
+    }
+}

@@ -161,12 +161,28 @@ async fn an_offer_that_is_not_accepted_changes_nothing() {
 
 #[tokio::test]
 async fn a_body_that_fails_cuts_the_connection() {
-    let switch = Arc::new(Switch::new(Body::from_stream(futures_util::stream::once(async {
-        Err::<bytes::Bytes, _>(io::Error::other("the service was stopped"))
-    }))));
+    let switch = failing();
     assert!(hold_open(Arc::clone(&switch), &Activity::default()).await, "its client should see that");
     let cx = Context::from_waker(Waker::noop());
     for half in [Half::Read, Half::Write] {
         assert_eq!(switch.check(half, &cx).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
+}
+
+fn failing() -> Arc<Switch> {
+    Arc::new(Switch::new(Body::from_stream(futures_util::stream::once(async {
+        Err::<bytes::Bytes, _>(io::Error::other("the service was stopped"))
+    }))))
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_in_order_is_not_reset_though_its_body_fails_afterwards() {
+    let closed = failing();
+    closed.closed();
+    assert!(!hold_open(closed, &Activity::default()).await);
+    // The end was sent, and the connection is not closed yet.
+    let ended = failing();
+    ended.ended();
+    assert!(!hold_open(Arc::clone(&ended), &Activity::default()).await);
+    assert!(ended.check(Half::Read, &Context::from_waker(Waker::noop())).is_err(), "it is cut all the same");
 }
