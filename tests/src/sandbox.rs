@@ -47,6 +47,8 @@ pub struct NodeOptions {
     /// Gossip an HTTP address at which nothing listens, so that no other node reaches this one over HTTP, as if the
     /// network were cut. Tests still reach it.
     pub is_unreachable: bool,
+    /// Whether its services may listen on addresses that are open to the network.
+    pub is_insecure: bool,
 }
 
 /// The address that nodes listen on.
@@ -84,6 +86,7 @@ impl Sandbox {
             node_id: Some(name.parse()?),
             listen: (HERE, 0).into(),
             advertise: options.is_unreachable.then_some(NOWHERE),
+            insecure: options.is_insecure,
             seeds: self
                 .nodes
                 .iter()

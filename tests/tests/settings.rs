@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use store::Store;
 use store::faults::{Faults, Mode};
 use types::api::Member;
-use types::{Phase, Spec};
+use types::{Phase, RoleState, Spec};
 
 /// Settings whose only route answers with a text.
 fn answering(body: &str) -> Value {
@@ -49,6 +49,24 @@ async fn runs_with(sandbox: &Sandbox, by: &str, gateway: &str, number: u64) -> a
         state.is_some_and(|state| state.spec == Some(number) && state.phase == Phase::Ready)
     };
     sandbox.seen(by, gateway, is_it).await
+}
+
+/// What the last node sees of a gateway once that has read a spec and does not run with it.
+async fn kept(sandbox: &Sandbox, gateway: &str, number: u64) -> anyhow::Result<RoleState> {
+    let is_read = |member: &Member| {
+        let pending = member.state.as_ref().and_then(|state| state.pending.as_ref());
+        pending.is_some_and(|pending| pending.spec == number)
+    };
+    let state = sandbox.seen("spare", gateway, is_read).await?.state;
+    Ok(state.unwrap_or_else(|| unreachable!("it has just been seen")))
+}
+
+/// Settings with a listener on every address of the machine, at the port of a gateway.
+fn wide(gateway: &str) -> Value {
+    let port = gateway.rsplit(':').next().unwrap_or_else(|| unreachable!("a URL with a port"));
+    let mut settings = answering("wide");
+    settings["listeners"] = json!([{"name": "gateway", "address": format!("0.0.0.0:{port}")}]);
+    settings
 }
 
 async fn metrics(sandbox: &Sandbox, node: &str) -> anyhow::Result<String> {
@@ -151,23 +169,17 @@ async fn a_member_keeps_its_old_settings_and_says_why() -> anyhow::Result<()> {
         (numbers == [1, 2] || numbers == [2, 1]).then_some(())
     })
     .await?;
-    // A setting that needs a restart is named.
-    let own = sandbox.gateway("g1").await?;
-    let port = own.rsplit(':').next().unwrap_or_else(|| unreachable!("a URL with a port"));
-    let wide = json!([{"name": "gateway", "address": format!("0.0.0.0:{port}")}]);
-    let (status, answer) =
-        put(&sandbox, "g1", 2, &json!({"routes": answering("third")["routes"], "listeners": wide})).await?;
+    // An address that is open to the network is refused, although it overlaps with that of the first gateway: a restart would
+    // be in vain.
+    let (status, answer) = put(&sandbox, "g1", 2, &wide(&sandbox.gateway("g1").await?)).await?;
     assert_eq!(status, 200, "{answer}");
-    for (gateway, code) in [("g1", "settings-need-restart"), ("g2", "settings-not-applied")] {
-        let is_read = |member: &Member| {
-            let pending = member.state.as_ref().and_then(|state| state.pending.as_ref());
-            pending.is_some_and(|pending| pending.spec == 3)
-        };
-        let state = sandbox.seen("spare", gateway, is_read).await?.state;
-        let state = state.unwrap_or_else(|| unreachable!("it has just been seen"));
-        assert_eq!(state.reason_code.as_ref().map(types::ReasonCode::as_str), Some(code));
-        let named = state.pending.map(|pending| pending.needs_restart).unwrap_or_default();
-        assert_eq!(named == ["/listeners/0/address"], gateway == "g1", "{gateway}: {named:?}");
+    for gateway in ["g1", "g2"] {
+        let state = kept(&sandbox, gateway, 3).await?;
+        assert_eq!(state.reason_code.as_ref().map(types::ReasonCode::as_str), Some("settings-not-applied"));
+        assert!(
+            state.reason.as_ref().is_some_and(|reason| reason.contains("open to the network")),
+            "{state:?}"
+        );
     }
     // A later spec that can be applied ends all of that.
     put(&sandbox, "g2", 3, &answering("last")).await?;
@@ -175,6 +187,22 @@ async fn a_member_keeps_its_old_settings_and_says_why() -> anyhow::Result<()> {
         let state = runs_with(&sandbox, "spare", gateway, 4).await?.state;
         assert!(state.is_some_and(|state| state.pending.is_none() && state.reason.is_none()));
         assert_eq!(text(&sandbox, gateway).await?, "last");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_needs_a_restart_is_named() -> anyhow::Result<()> {
+    let sandbox = gateways(&NodeOptions { is_insecure: true, ..NodeOptions::default() }).await?;
+    let (status, answer) = put(&sandbox, "g1", 1, &wide(&sandbox.gateway("g1").await?)).await?;
+    assert_eq!(status, 200, "{answer}");
+    // The other gateway has no such listener. It finds the port in use.
+    for (gateway, code) in [("g1", "settings-need-restart"), ("g2", "settings-not-applied")] {
+        let state = kept(&sandbox, gateway, 2).await?;
+        assert_eq!(state.reason_code.as_ref().map(types::ReasonCode::as_str), Some(code), "{state:?}");
+        let named = state.pending.map(|pending| pending.needs_restart).unwrap_or_default();
+        assert_eq!(named == ["/listeners/0/address"], gateway == "g1", "{gateway}: {named:?}");
+        assert_eq!(text(&sandbox, gateway).await?, "first");
     }
     Ok(())
 }

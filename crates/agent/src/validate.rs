@@ -13,7 +13,7 @@ use serde_json::Value;
 use store::StoreUrl;
 use types::{Loopback, ServiceName, ServiceType, Sharding};
 
-use self::targets::{Listeners, Verdict};
+use self::targets::{Known as KnownTarget, Services, Verdict};
 use crate::output;
 
 /// The request on standard input.
@@ -38,6 +38,9 @@ struct Request {
     /// The services that the nodes of the manifest run; absent if there is no manifest, so that targets may be anywhere.
     #[serde(default)]
     roles: Option<Vec<ServiceName>>,
+    /// Whether nodes of the manifest are standbys, which any service can be given to.
+    #[serde(default)]
+    has_standbys: bool,
 }
 
 /// The answer on standard output.
@@ -106,20 +109,22 @@ fn answer(registry: &Registry, request: Request) -> Answer {
         .collect();
     let (mut mistakes, mut warnings) = (Vec::new(), Vec::new());
     let (mut listens, mut resolved) = (BTreeMap::new(), BTreeMap::new());
-    let (mut names, mut forwards) = (Listeners::new(), Vec::new());
+    let (mut names, mut forwards) = (Services::new(), Vec::new());
     let mut services = request.services;
+    let roles: Option<BTreeSet<_>> =
+        request.roles.map(|roles| roles.into_iter().map(|role| registry.normalized(role)).collect());
     let declared: BTreeSet<_> = services.keys().map(|service| registry.normalized(service.clone())).collect();
-    for role in request.roles.iter().flatten().map(|role| registry.normalized(role.clone())) {
-        if !declared.contains(&role) {
-            // With the settings that all services of its type have by default.
-            services.insert(role, Value::Null);
-        }
+    for role in roles.iter().flatten().filter(|role| !declared.contains(*role)) {
+        // With the settings that all services of its type have by default.
+        services.insert(role.clone(), Value::Null);
     }
     for (service, mut settings) in services {
         let named = request.types.get(&service).cloned();
         let service = registry.normalized(service);
         let service_type = named.or_else(|| service.default_type());
-        names.insert(service.clone(), None);
+        let is_run = request.has_standbys || roles.as_ref().is_none_or(|roles| roles.contains(&service));
+        let target = KnownTarget { service_type: service_type.clone(), listeners: None, is_run };
+        names.insert(service.clone(), target);
         let Some(plugin) = service_type.and_then(|service_type| registry.plugin(&service_type)) else {
             continue;
         };
@@ -140,10 +145,9 @@ fn answer(registry: &Registry, request: Request) -> Answer {
                 let exposed = bound.iter().filter(|setting| !allows(request.insecure, setting)).map(exposed);
                 mistakes.extend(exposed.map(|mistake| Found { service: service.clone(), mistake }));
                 forwards.push((service.clone(), prepared.targets()));
-                names.insert(
-                    service.clone(),
-                    Some(bound.iter().map(|setting| setting.name.clone()).collect()),
-                );
+                if let Some(known) = names.get_mut(&service) {
+                    known.listeners = Some(bound.iter().map(|setting| setting.name.clone()).collect());
+                }
                 listens.insert(service, bound.into_iter().map(|setting| setting.address).collect());
             }
             // Without an entry of its own, its settings may be on the store.
@@ -153,7 +157,7 @@ fn answer(registry: &Registry, request: Request) -> Answer {
             ),
         }
     }
-    if request.roles.is_some() {
+    if roles.is_some() {
         for (service, mut target) in
             forwards.into_iter().flat_map(|(of, all)| all.into_iter().map(move |target| (of.clone(), target)))
         {
@@ -266,10 +270,24 @@ mod tests {
                 {"hosts": ["b.example"], "service": "edge", "listener": "wbe"},
             ]},
             {"name": "other", "address": "127.0.0.1:0", "service": "api_gateway"},
+            {"name": "operators", "address": "127.0.0.1:0", "mode": "http", "service": "edge"},
         ]});
         let mut request = json!({
-            "services": {"load-balancer": balancer, "edge": {"listeners": [{"name": "web", "address": "127.0.0.1:0"}]}},
-            "types": {"edge": "api_gateway"},
+            "services": {
+                "load-balancer": balancer,
+                "edge": {
+                    "listeners": [{"name": "web", "address": "127.0.0.1:0"}],
+                    "routes": [
+                        {"prefix": "/a", "service": "storage"},
+                        {"prefix": "/b", "answer": {}},
+                        {"prefix": "/c", "service": "storge"},
+                        {"prefix": "/d", "service": "edge"},
+                        {"prefix": "/e", "service": "sessions"},
+                    ],
+                },
+                "sessions": {},
+            },
+            "types": {"edge": "api_gateway", "sessions": "storage"},
             "roles": ["storage", "load-balancer", "edge"],
         });
         let found = answer(&crate::builtin(), serde_json::from_value(request.clone()).unwrap());
@@ -279,13 +297,23 @@ mod tests {
         assert_eq!(
             places(&found.mistakes),
             [
+                "/routes/3/service",
                 "/listeners/1/service",
                 "/listeners/3/service",
                 "/listeners/5/service",
                 "/listeners/6/sni/1/listener",
+                "/listeners/8/service",
             ]
         );
-        assert_eq!(places(&found.warnings), ["/listeners/4/service", "/listeners/7/service"]);
+        let in_balancer = ["/listeners/4/service", "/listeners/7/service"];
+        let warnings = |found: &Answer| places(&found.warnings);
+        assert_eq!(
+            warnings(&found),
+            [&["/routes/2/service", "/routes/4/service"][..], &in_balancer].concat()
+        );
+        request["has_standbys"] = json!(true);
+        let found = answer(&crate::builtin(), serde_json::from_value(request.clone()).unwrap());
+        assert_eq!(warnings(&found), [&["/routes/2/service"][..], &in_balancer].concat(), "they may run it");
         request["roles"] = Value::Null;
         let found = answer(&crate::builtin(), serde_json::from_value(request).unwrap());
         assert_eq!((found.mistakes, found.warnings), (vec![], vec![]), "they may be anywhere");

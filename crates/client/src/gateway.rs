@@ -63,6 +63,9 @@ pub struct Route {
     /// Whether answers are compressed for clients that accept it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub compress: bool,
+    /// Whether its servers get `Forwarded` besides `X-Forwarded-*`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forwarded: bool,
     /// False if the prefix is sent with the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strip_prefix: Option<bool>,
@@ -205,6 +208,12 @@ pub struct RouteTest {
     /// The service that gets it, if no route takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// The gateway answers it with the list of its routes, because neither takes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_index: bool,
+    /// Some of its header fields count only from the trusted proxies of a listener, as one of which it is explained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_of_proxy: bool,
     /// Why the gateway refuses it, although a route or a service would take it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<RouteRefusal>,

@@ -47,6 +47,8 @@ pub(crate) struct Whole {
     pub(crate) insecure: bool,
     /// The services that its nodes run.
     pub(crate) roles: BTreeSet<ServiceName>,
+    /// Whether some of them are standbys.
+    pub(crate) has_standbys: bool,
 }
 
 /// The output of `agent validate`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use manifest::{Checked, Known, KnownType, Mistake, Mistakes};
-use types::ClusterId;
+use types::{ClusterId, Role};
 
 use crate::agent_bin::{self, ApplyMistake, SettingsMistake, Validation, Whole};
 use crate::exit::{Exit, Failure};
@@ -122,6 +122,7 @@ pub(crate) async fn load(
     let whole = shape.as_ref().ok().map(|checked| Whole {
         insecure: checked.manifest.insecure,
         roles: checked.manifest.nodes.iter().filter_map(|node| node.role.service().cloned()).collect(),
+        has_standbys: checked.manifest.nodes.iter().any(|node| node.role == Role::Standby),
     });
     let validation = agent_bin::validate(&agent, store, &settings, &types, Some(&folder), whole)
         .await

@@ -15,8 +15,8 @@ pub(crate) struct Kind {
     service_type: &'static str,
     /// What they have.
     have: &'static str,
-    /// A command that names a service, up to the name.
-    named_by: &'static str,
+    /// What stands before and after the name of a service in a command that shows it.
+    named_by: (&'static str, &'static str),
     /// Other types that have it.
     also: &'static [&'static str],
 }
@@ -26,20 +26,30 @@ const BALANCER: &str = "load_balancer";
 
 /// Keys.
 pub(crate) const KEYS: Kind =
-    Kind { service_type: "storage", have: "keys", named_by: "kv --service", also: &[] };
-/// Indexes, for `ctl index`.
-pub(crate) const INDEXES: Kind = Kind { named_by: "index --service", ..SEARCHES };
-/// Indexes, for `ctl search`.
-pub(crate) const SEARCHES: Kind =
-    Kind { service_type: "searcher", have: "indexes", named_by: "search --service", also: &[] };
+    Kind { service_type: "storage", have: "keys", named_by: ("kv --service", " ls"), also: &[] };
+/// Indexes.
+pub(crate) const INDEXES: Kind =
+    Kind { service_type: "searcher", have: "indexes", named_by: ("index --service", " ls"), also: &[] };
 
 /// Backends.
-pub(crate) const GATEWAYS: Kind =
-    Kind { service_type: "api_gateway", have: "backends", named_by: "backends --service", also: &[BALANCER] };
+pub(crate) const GATEWAYS: Kind = Kind {
+    service_type: "api_gateway",
+    have: "backends",
+    named_by: ("backends --service", ""),
+    also: &[BALANCER],
+};
 
 /// Routes.
 pub(crate) const ROUTES: Kind =
-    Kind { service_type: "api_gateway", have: "routes", named_by: "routes --service", also: &[] };
+    Kind { service_type: "api_gateway", have: "routes", named_by: ("routes --service", ""), also: &[] };
+
+impl Kind {
+    /// The command that shows what a service has, as it is typed.
+    fn command(&self, service: &ServiceName) -> String {
+        let (before, after) = self.named_by;
+        format!("`ctl {before} {service}{after}`")
+    }
+}
 
 /// Refuses a service whose members can't have what the command works with, because they are of another type. A service that no
 /// member runs is left to the agent. Pure.
@@ -59,7 +69,7 @@ pub(crate) fn check_type(view: &Members, service: &ServiceName, kind: &Kind) -> 
     let have: BTreeSet<_> = states()
         .filter(|state| state.service_type().is_some_and(|service_type| allowed(service_type.as_str())))
         .filter_map(|state| state.role.service())
-        .map(|service| format!("`ctl {} {service}`", kind.named_by))
+        .map(|service| kind.command(service))
         .collect();
     Err(match have.is_empty() {
         true => failure.hint(format!("no member runs a service of the type {}", kind.service_type)),
@@ -96,8 +106,11 @@ pub(crate) fn only_one(view: &Members, kind: &Kind) -> Result<ServiceName, Failu
         several => {
             let names: Vec<_> = several.iter().map(|name| name.as_str()).collect();
             let message = format!("several services have {}: {}", kind.have, names.join(", "));
-            Err(Failure::new(Exit::Usage, message)
-                .hint(format!("name one: `ctl {} {} …`", kind.named_by, names[0])))
+            Err(Failure::new(Exit::Usage, message).hint(format!(
+                "name one with `--service`: {} shows the {} of one",
+                kind.command(several[0]),
+                kind.have
+            )))
         }
     }
 }
@@ -181,6 +194,7 @@ mod tests {
                 &ROUTES,
                 ["it is of the type load_balancer", "`ctl backends --service load_balancer`"],
             ),
+            ("edge", &KEYS, ["`edge` has no keys", "try `ctl kv --service storage ls`"]),
             ("edge", &INDEXES, ["`edge` has no indexes", "no member runs a service of the type searcher"]),
         ] {
             let error = check(service, kind).unwrap_err();

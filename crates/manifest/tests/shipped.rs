@@ -180,6 +180,7 @@ fn without_known_types_any_service_type_is_accepted() {
 fn every_value_may_contain_variables() {
     let source = "
 cluster: ${CLUSTER:-demo}
+insecure: ${OPEN:-true}
 services: { api_gateway: { settings: { limit: '${LIMIT}', price: $$5 } } }
 nodes:
   - service: standby
@@ -196,6 +197,7 @@ nodes:
     };
     let checked = parse("test.yaml", source, &variables, Some(&known())).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(nodes(&checked), "standby-1=standby standby-2=standby searcher-1=searcher/2");
+    assert!(checked.manifest.insecure);
     assert_eq!(checked.manifest.nodes[0].labels["zone"], "2");
     assert_eq!(checked.manifest.nodes[2].listen, Some("127.0.0.1:8080".parse().unwrap()));
     let settings = &checked.manifest.services[&"api_gateway".parse().unwrap()].settings;

@@ -170,6 +170,7 @@ pub use error::ServiceError;
 pub use listener_change::{EndpointsBefore, OpenAddress, continued, overlaps, with_scheme};
 pub use listener_tls::{NextTls, WantedTls, require_usable};
 pub use memory::memory_limit;
+pub use mesh::{is_proxy, proxy_refusal};
 pub use metrics::{COMMON_PREFIX, Counter, Gauge, GaugeGuard, Histogram, Metrics};
 pub use net::{BindError, bind};
 pub use on_end::{BodyEnd, OnEnd, on_end};
@@ -284,6 +285,8 @@ pub struct TargetListener {
     pub name: String,
     /// The JSON pointer of the setting with its name; `None` if that is the default.
     pub pointer: Option<String>,
+    /// Whether other settings can make the API of the members the target instead.
+    pub may_be_api: bool,
 }
 
 /// Checked settings, ready to be started once. The supervisor calls [`Plugin::prepare`] again for each start.

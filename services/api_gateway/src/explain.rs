@@ -12,15 +12,18 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use mesh::head;
+use ipnet::IpNet;
+use mesh::head::{self, Source};
+use plugin::client_addr;
 use plugin::http::query::{self, QueryError};
 use serde::Serialize;
 
 use crate::affinity::Choice;
+use crate::gateway::scheme_of;
 use crate::host::{HostRule, MAX_NAME, name_of};
 use crate::path::PathRule;
 use crate::rate::RateLimit;
-use crate::rule::{Asked, Scheme, shown};
+use crate::rule::{Asked, Scheme, shown_of};
 use crate::table::{Destination, Retries, Rewrite, RouteTable, Target, Way};
 use more::{EditsView, RewriteView, TimeoutsView};
 use tested::Refusal;
@@ -64,6 +67,9 @@ pub(crate) struct RouteView {
     /// Whether answers are compressed for clients that accept it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     compress: bool,
+    /// Whether its servers get `Forwarded` besides `X-Forwarded-*`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    forwarded: bool,
     /// False if the prefix is sent with the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     strip_prefix: Option<bool>,
@@ -151,6 +157,8 @@ pub(crate) struct Example {
     headers: HeaderMap,
     /// Those that are left at the gateway, which decide about routes.
     stripped: HeaderMap,
+    /// Who sends it.
+    source: Source,
 }
 
 /// Which route takes an example, and why those before it do not.
@@ -164,6 +172,12 @@ pub(crate) struct Explanation {
     /// The service that gets it, if no route takes it and its path begins with the name of a service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) service: Option<String>,
+    /// The gateway answers it with the list of its routes, because neither takes it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_index: bool,
+    /// Some of its fields count only from the trusted proxies of a listener, as one of which it is explained.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_of_proxy: bool,
     /// Why the gateway refuses it, wherever it would go.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<Refusal>,
@@ -201,11 +215,21 @@ pub(crate) fn explain(table: &RouteTable, example: &Example) -> Explanation {
             None => route = Some(view),
         }
     }
-    let service = match table.destination(&asked) {
-        Destination::Service(service) => Some(service.to_string()),
-        Destination::Route(..) | Destination::Nowhere => None,
+    let (service, is_index) = match table.destination(&asked) {
+        Destination::Service(service) => (Some(service.to_string()), false),
+        Destination::Route(..) => (None, false),
+        Destination::Nowhere => (None, asked.path == "/"),
     };
-    Explanation { passed, route, service, refused: None, ready: Vec::new(), is_ready_everywhere: false }
+    Explanation {
+        passed,
+        route,
+        service,
+        is_index,
+        is_of_proxy: example.is_of_proxy(),
+        refused: None,
+        ready: Vec::new(),
+        is_ready_everywhere: false,
+    }
 }
 
 /// What clients may know of a route: its name, and which hosts, paths and methods it takes. Not where it leads.
@@ -243,7 +267,9 @@ impl RouteView {
             path,
             prefix,
             methods: rule.methods.iter().map(ToString::to_string).collect(),
-            headers: rule.headers.iter().map(|(name, value)| (name.to_string(), shown(value))).collect(),
+            headers: (rule.headers.iter())
+                .map(|(name, value)| (name.to_string(), shown_of(name, value)))
+                .collect(),
             unless_scheme: rule.scheme_other_than.map(Scheme::as_str),
             target: TargetView::new(&way.target),
             balance: way.choice.as_str().filter(|_| is_sent),
@@ -261,6 +287,7 @@ impl RouteView {
             keys: way.keys.as_ref().map(|keys| keys.name.clone()),
             retry: RetryView::new(&way.retries),
             compress: way.compresses,
+            forwarded: way.forwarded,
             strip_prefix: keeps_prefix(way).then_some(false),
             rewrite: RewriteView::new(way),
             slashes: way.refuses_slashes.then_some("refuse"),
@@ -370,9 +397,21 @@ impl Example {
         if !is_http || !uri.path().starts_with('/') || uri.authority().is_some() != uri.scheme().is_some() {
             return Err(wrong(format!("`{url}` is neither an http URL nor a path")));
         }
-        let mut stripped = headers.clone();
-        head::strip(&mut stripped, head::Source::Untrusted);
-        Ok(Self { method, uri, headers, stripped })
+        let stripped = stripped(&headers, Source::Untrusted);
+        Ok(Self { method, uri, headers, stripped, source: Source::Untrusted })
+    }
+
+    /// The same as a listener with these trusted proxies gets it from one of them.
+    pub(crate) fn sent_by_proxy(self, trust: &[IpNet]) -> Self {
+        let mut stripped = stripped(&self.headers, Source::Trusted);
+        client_addr::settle(&mut stripped, trust.first().map(IpNet::addr), trust);
+        Self { stripped, source: Source::Trusted, ..self }
+    }
+
+    /// Whether some of its fields count only because a trusted proxy sends them.
+    fn is_of_proxy(&self) -> bool {
+        let untrusted = stripped(&self.headers, Source::Untrusted);
+        self.stripped.keys().any(|name| !untrusted.contains_key(name))
     }
 
     /// The head of the request that an HTTP/1.1 client would send for it.
@@ -401,8 +440,9 @@ impl Example {
         of_url.or_else(of_field).map(ToOwned::to_owned)
     }
 
+    /// The scheme of its client, as [`crate::gateway::scheme_of`] finds it.
     fn scheme(&self) -> Scheme {
-        if self.uri.scheme_str() == Some("https") { Scheme::Https } else { Scheme::Http }
+        scheme_of(&self.stripped, self.uri.scheme_str() == Some("https"))
     }
 
     fn asked<'a>(&'a self, buffer: &'a mut [u8; MAX_NAME]) -> Asked<'a> {
@@ -416,6 +456,13 @@ impl Example {
             headers: &self.stripped,
         }
     }
+}
+
+/// The fields that are left of a head.
+fn stripped(headers: &HeaderMap, source: Source) -> HeaderMap {
+    let mut stripped = headers.clone();
+    head::strip(&mut stripped, source);
+    stripped
 }
 
 /// A percent-encoded text.
@@ -449,6 +496,32 @@ mod tests {
         let mut buffer = [0; MAX_NAME];
         assert_eq!(example.asked(&mut buffer).host, None);
         assert!(Example::of_query("").unwrap().is_none());
+    }
+
+    #[test]
+    fn fields_of_proxies_count_where_a_listener_trusts_one() {
+        let trust = ["10.0.0.0/8".parse().unwrap()];
+        let example = |headers: &[&str]| {
+            let headers: String = headers.iter().map(|header| format!("&header={header}")).collect();
+            Example::of_query(&format!("test=http://a/{headers}")).unwrap().unwrap()
+        };
+        let seen = |example: &Example| {
+            let mut buffer = [0; MAX_NAME];
+            let asked = example.asked(&mut buffer);
+            (asked.scheme, asked.headers.len(), example.is_of_proxy())
+        };
+        for (headers, of_client, of_proxy) in [
+            (&["x-a: 1"][..], (Scheme::Http, 1, false), (Scheme::Http, 1, false)),
+            (&["x-forwarded-proto: https"], (Scheme::Http, 0, false), (Scheme::Https, 1, true)),
+            (&["x-real-ip: 1", "x-request-id: 1"], (Scheme::Http, 0, false), (Scheme::Http, 2, true)),
+            // `X-Forwarded-For` and `X-Forwarded-Proto` follow.
+            (&["forwarded: for=192.0.2.1;proto=https"], (Scheme::Http, 0, false), (Scheme::Https, 3, true)),
+            (&["coterie-hops: 1"], (Scheme::Http, 0, false), (Scheme::Http, 1, true)),
+        ] {
+            let example = example(headers);
+            assert_eq!(seen(&example), of_client, "{headers:?}");
+            assert_eq!(seen(&example.sent_by_proxy(&trust)), of_proxy, "{headers:?}");
+        }
     }
 
     #[test]

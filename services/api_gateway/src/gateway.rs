@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cluster::ClusterView;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
-use http::{HeaderName, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
 use http_body::Body;
 use ipnet::IpNet;
 use mesh::head::websocket::HandshakeError;
@@ -185,7 +185,7 @@ impl Gateway {
         let host = asked_host(&parts).map(ToOwned::to_owned);
         let mut buffer = [0; MAX_NAME];
         let asked = Asked {
-            scheme: scheme_of(&parts),
+            scheme: scheme_of(&parts.headers, parts.extensions.get::<TlsSession>().is_some()),
             host: host.as_deref().and_then(|host| name_of(host, &mut buffer)),
             path: parts.uri.path(),
             method: &parts.method,
@@ -348,10 +348,10 @@ pub(crate) fn cut(uri: &mut Uri, len: usize) {
 }
 
 /// The scheme that the client uses: what a trusted proxy says, else that of the connection.
-fn scheme_of(head: &Parts) -> Scheme {
-    let is_https = match head.headers.get(&X_FORWARDED_PROTO) {
+pub(crate) fn scheme_of(headers: &HeaderMap, is_tls: bool) -> Scheme {
+    let is_https = match headers.get(&X_FORWARDED_PROTO) {
         Some(scheme) => scheme.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https"),
-        None => head.extensions.get::<TlsSession>().is_some(),
+        None => is_tls,
     };
     if is_https { Scheme::Https } else { Scheme::Http }
 }

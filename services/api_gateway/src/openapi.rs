@@ -54,7 +54,7 @@ fn routes() -> Value {
             "path": text("The whole path"),
             "prefix": text("The beginning of the path"),
             "methods": { "type": "array", "items": { "type": "string" }, "description": "The methods; every method without this" },
-            "headers": { "type": "object", "additionalProperties": { "type": "string" }, "description": "Header fields and their values" },
+            "headers": { "type": "object", "additionalProperties": { "type": "string" }, "description": "Header fields and their values; those that may be secrets are not shown" },
             "unless_scheme": text("It takes only requests with another scheme"),
             "target": target,
             "balance": { "type": "string", "enum": ["two_choices", "weights", "round_robin", "least_connections"],
@@ -64,6 +64,7 @@ fn routes() -> Value {
             "keys": text("The name of the API keys that it needs"),
             "retry": retry,
             "compress": { "type": "boolean", "description": "Whether answers are compressed for clients that accept it; absent if not" },
+            "forwarded": { "type": "boolean", "description": "Whether its servers get `Forwarded` besides `X-Forwarded-*`; absent if not" },
         },
     });
     if let (Some(properties), Value::Object(effects)) = (route["properties"].as_object_mut(), effects()) {
@@ -91,6 +92,8 @@ fn routes() -> Value {
                     "passed": passed,
                     "route": route,
                     "service": text("The service that gets the request, if no route takes it"),
+                    "is_index": { "type": "boolean", "description": "The gateway answers the request with the list of its routes, because neither takes it; absent if not" },
+                    "is_of_proxy": { "type": "boolean", "description": "Some of its header fields count only from the trusted proxies of a listener, as one of which the request is explained; absent if not" },
                     "refused": object("Why the gateway refuses the request, although a route or a service would take it", json!({
                         "status": number("The status of the answer"), "code": text("The code of the problem"),
                         "detail": text("What is wrong"), "hint": text("What to do") })),

@@ -91,10 +91,24 @@ impl Rank {
 /// Why a route does not take a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mismatch {
-    Host { wanted: String, found: String },
-    Path { wanted: String, is_exact: bool },
-    Method { wanted: String },
-    Header { name: HeaderName, wanted: String, found: Option<String> },
+    Host {
+        wanted: String,
+        found: String,
+    },
+    Path {
+        wanted: String,
+        is_exact: bool,
+    },
+    Method {
+        wanted: String,
+    },
+    Header {
+        name: HeaderName,
+        wanted: String,
+        found: Option<String>,
+    },
+    /// The header has another value than the secret one.
+    Secret(HeaderName),
     Scheme(Scheme),
 }
 
@@ -111,6 +125,7 @@ impl fmt::Display for Mismatch {
             Self::Header { name, wanted, found: None } => {
                 write!(f, "there is no header {name}: {wanted}")
             }
+            Self::Secret(name) => write!(f, "the header {name} has another value than the route asks for"),
             Self::Scheme(scheme) => write!(f, "the scheme is {} already", scheme.as_str()),
         }
     }
@@ -147,8 +162,11 @@ impl Rule {
             self.headers.iter().find(|(name, value)| !has(asked.headers, name, value))
         {
             let found: Vec<_> = asked.headers.get_all(name).iter().map(shown).collect();
+            if !found.is_empty() && is_secret(name) {
+                return Some(Mismatch::Secret(name.clone()));
+            }
             let found = (!found.is_empty()).then(|| found.join(", "));
-            return Some(Mismatch::Header { name: name.clone(), wanted: shown(value), found });
+            return Some(Mismatch::Header { name: name.clone(), wanted: shown_of(name, value), found });
         }
         self.scheme_other_than.filter(|scheme| *scheme == asked.scheme).map(Mismatch::Scheme)
     }
@@ -165,6 +183,21 @@ impl Rule {
             && self.headers.iter().all(|header| later.headers.contains(header));
         self.path == later.path && same_headers && self.scheme_other_than == later.scheme_other_than
     }
+}
+
+/// What stands for a value that may be a secret.
+const SECRET: &str = "(not shown)";
+/// Words in the names of fields whose values may be secrets: `authorization`, `x-api-key`, `set-cookie`.
+const SECRETS: [&str; 9] =
+    ["auth", "cookie", "credential", "key", "passw", "secret", "session", "signature", "token"];
+
+fn is_secret(name: &HeaderName) -> bool {
+    SECRETS.iter().any(|word| name.as_str().contains(word))
+}
+
+/// The value of a field in settings, as operators and logs see it: not what may be a secret.
+pub(crate) fn shown_of(name: &HeaderName, value: &HeaderValue) -> String {
+    if is_secret(name) { SECRET.to_owned() } else { shown(value) }
 }
 
 /// A header's value as text.
@@ -269,6 +302,36 @@ mod tests {
         }
         let (host, rule) = &ordered[0];
         assert!(Rank::new(host, rule, 0) < Rank::new(host, rule, 1), "the first in the list");
+    }
+
+    #[test]
+    fn values_that_may_be_secrets_are_not_explained() {
+        for (name, expected) in [
+            ("authorization", "(not shown)"),
+            ("x-api-key", "(not shown)"),
+            ("x-auth", "(not shown)"),
+            ("x-password", "(not shown)"),
+            ("x-credentials", "(not shown)"),
+            ("set-cookie", "(not shown)"),
+            ("x-hub-signature-256", "(not shown)"),
+            ("x-session", "(not shown)"),
+            ("x-version", "s3cret"),
+        ] {
+            let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static("s3cret"));
+            assert_eq!(shown_of(&name, &value), expected, "{name}");
+        }
+        let name = HeaderName::from_static("x-api-key");
+        let wanted =
+            Rule { headers: vec![(name, HeaderValue::from_static("s3cret"))], ..rule("/", false, &[], 0) };
+        let other = headers(&[("x-api-key", "other")]);
+        for (headers, words) in [
+            (&other, "the header x-api-key has another value than the route asks for"),
+            (&HeaderMap::new(), "there is no header x-api-key: (not shown)"),
+        ] {
+            let asked = Asked { scheme: Scheme::Http, host: None, path: "/", method: &Method::GET, headers };
+            let mismatch = wanted.mismatch(&HostRule::Any, &asked).map(|mismatch| mismatch.to_string());
+            assert_eq!(mismatch.as_deref(), Some(words));
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use axum::Router;
 use plugin::access_log::AccessLog;
 use plugin::http::Guard;
 use plugin::{
-    Context, Health, InFlight, ListenSetting, Prepared, Service, ServiceError, Updated, prepared_as,
+    Context, Health, InFlight, ListenSetting, Prepared, Service, ServiceError, TargetSetting, Updated,
+    prepared_as,
 };
 use tokio::time::Instant;
 
@@ -21,6 +22,7 @@ use crate::rate::Gateways;
 use crate::reload::Parts;
 use crate::routes;
 use crate::settings::{ListenerPlan, Plan};
+use crate::table::{Target, Way};
 use crate::traffic::Traffic;
 
 /// The hint for a request to a host that is not allowed.
@@ -49,6 +51,15 @@ impl Prepared for Plan {
             address: listener.address,
         };
         self.listeners.iter().map(setting).collect()
+    }
+
+    fn targets(&self) -> Vec<TargetSetting> {
+        let setting = |way: &Way| {
+            let Target::Service(service, _) = &way.target else { return None };
+            let pointer = format!("/routes/{}/service", way.place);
+            Some(TargetSetting { pointer, service: service.clone(), listener: None })
+        };
+        self.table.ways().iter().filter_map(setting).collect()
     }
 
     async fn start(self: Box<Self>, cx: Context) -> Result<Arc<dyn Service>, ServiceError> {

@@ -181,7 +181,7 @@ impl Settings {
         let table = RouteTable::new(ways)
             .with_services(self.services == Services::All)
             .with_websocket_idle(self.websocket_timeout.get());
-        let mistakes = loops::find(&table);
+        let mistakes = loops::find(&table, &listeners);
         if !mistakes.is_empty() {
             return Err(SettingsError { mistakes });
         }

@@ -32,8 +32,10 @@ pub(crate) struct Rules {
 /// The failures of one backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ejection {
-    /// In a row, up to now.
+    /// In a row, up to now. Those while it is out count too.
     row: u32,
+    /// Whether it has accepted nothing since it was taken out: one failure after its return is enough.
+    is_on_trial: bool,
     /// How often in short succession it was taken out.
     times: u32,
     /// The end of the last time out.
@@ -96,7 +98,7 @@ impl Ejection {
 
     /// It accepted a connection.
     pub(crate) fn succeeded(&mut self, now: Instant) {
-        self.row = 0;
+        (self.row, self.is_on_trial) = (0, false);
         self.recent.count(now, true);
     }
 
@@ -105,15 +107,16 @@ impl Ejection {
         self.by_rate
     }
 
-    /// It did not. Takes it out if the rules say so and `others` allow it. Returns for how long.
+    /// It did not. Takes it out if the rules say so and the others allow it. Returns for how long.
     pub(crate) fn failed(&mut self, now: Instant, rules: Rules, is_allowed: bool) -> Option<Duration> {
         self.row = self.row.saturating_add(1);
         self.recent.count(now, false);
-        let is_in_row = self.row >= rules.failures;
+        let is_in_row = self.row >= rules.failures || self.is_on_trial;
         if self.is_out(now) || !is_allowed || !(is_in_row || self.recent.is_below(rules.success, now)) {
             return None;
         }
-        self.by_rate = !is_in_row;
+        // A failed trial does not change why it is out.
+        self.by_rate = self.row < rules.failures && (self.by_rate || !is_in_row);
         // What took it out once does not count again.
         self.recent = Recent::default();
         let well = self.until.map_or(Duration::MAX, |until| now.saturating_duration_since(until));
@@ -122,15 +125,15 @@ impl Ejection {
         let time = rules.time.saturating_mul(self.times).min(LONGEST.max(rules.time));
         // A time that the clock can't express has no end.
         self.until = now.checked_add(time).or(self.until);
-        // One failure after its return is enough.
-        self.row = rules.failures.saturating_sub(1);
+        self.is_on_trial = true;
         Some(time)
     }
 }
 
-/// Whether one more of `all` backends may be taken out while `out` are: at most this part of them, in percent, and never the last.
+/// Whether one more of `all` backends may be taken out while `out` are: at most this part of them, in percent, but always one,
+/// and never the last. Envoy's `max_ejection_percent` allows one, too.
 pub(crate) fn may_eject(all: usize, out: usize, most: u32) -> bool {
-    out + 1 < all && (out + 1) * 100 <= all * most as usize
+    out + 1 < all && (out == 0 || (out + 1) * 100 <= all * most as usize)
 }
 
 #[cfg(test)]
@@ -174,14 +177,21 @@ mod tests {
     }
 
     #[test]
-    fn at_most_the_given_part_are_taken_out_and_never_the_last() {
+    fn at_most_the_given_part_are_taken_out_but_always_one_and_never_the_last() {
         let taken = |all, percent| (0..all).take_while(|out| may_eject(all, *out, percent)).count();
         for (all, most) in [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (10, 5)] {
             assert_eq!(taken(all, 50), most, "of {all}");
         }
-        for (all, percent, most) in
-            [(10, 10, 1), (9, 10, 0), (10, 99, 9), (10, 100, 9), (2, 100, 1), (1, 100, 0)]
-        {
+        for (all, percent, most) in [
+            (10, 10, 1),
+            (9, 10, 1),
+            (2, 1, 1),
+            (20, 10, 2),
+            (10, 99, 9),
+            (10, 100, 9),
+            (2, 100, 1),
+            (1, 100, 0),
+        ] {
             assert_eq!(taken(all, percent), most, "{percent}% of {all}");
         }
     }
@@ -209,6 +219,36 @@ mod tests {
         assert_eq!(run(&mix(10, 9), ms(1)), 0, "19 say nothing");
         assert_eq!(run(&mix(15, 5), ms(1_000)), 0, "they are spread over 20 seconds");
         assert_eq!(run(&mix(15, 5), ms(500)), 1, "these are not");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_trial_is_no_row_of_failures() {
+        let rules = Rules { failures: 5, ..RULES };
+        let (mut ejection, mut now) = (Ejection::default(), Instant::now());
+        let failed = |ejection: &mut Ejection, now: &mut Instant| {
+            let time = ejection.failed(*now, rules, true);
+            *now += time.unwrap_or_default();
+            (time.is_some(), ejection.is_by_rate(), ejection.row())
+        };
+        for _ in 0..15 {
+            ejection.succeeded(now);
+        }
+        for row in 1..=4 {
+            assert_eq!(failed(&mut ejection, &mut now), (false, false, row));
+        }
+        ejection.succeeded(now);
+        assert_eq!(failed(&mut ejection, &mut now), (true, true, 1), "16 of 21 succeeded");
+        assert_eq!(
+            failed(&mut ejection, &mut now),
+            (true, true, 2),
+            "one failure is enough after its return"
+        );
+        for row in 3..=4 {
+            assert_eq!(failed(&mut ejection, &mut now), (true, true, row));
+        }
+        assert_eq!(failed(&mut ejection, &mut now), (true, false, 5), "now they are a row");
+        ejection.succeeded(now);
+        assert_eq!(failed(&mut ejection, &mut now), (false, false, 1), "a success ends the trial");
     }
 
     #[tokio::test(start_paused = true)]

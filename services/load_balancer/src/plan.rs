@@ -72,7 +72,8 @@ impl ListenerPlan {
             let place = if self.names.is_some() { format!("{place}/sni/{number}") } else { place.clone() };
             // The default is where the service is.
             let pointer = (listener != GATEWAY).then(|| format!("{place}/listener"));
-            let listener = Some(TargetListener { name: listener.clone(), pointer });
+            let may_be_api = self.names.is_none();
+            let listener = Some(TargetListener { name: listener.clone(), pointer, may_be_api });
             Some(TargetSetting { pointer: format!("{place}/service"), service: service.clone(), listener })
         };
         api.into_iter().chain(self.targets.iter().enumerate().filter_map(of_target)).collect()

@@ -310,7 +310,8 @@ pub struct Ejection {
     pub success: Percent,
     /// How long it stays out the first time; each further time one `for` longer, up to 300 seconds. Default: `10s`.
     pub r#for: Limit,
-    /// The largest part of the backends that is out at a time; the last one never is. Default: `50%`.
+    /// The largest part of the backends that is out at a time. One may be out even if it is a larger part of few; the last one
+    /// never is. Default: `50%`.
     pub most: Percent,
 }
 

@@ -160,7 +160,10 @@ fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {
             let last = slot.failure.as_deref().unwrap_or("accepts no connections");
             Some(match slot.ejection.is_by_rate() {
                 true => format!("too many of its connects failed: it {last}"),
-                false => format!("{} failed connects in a row: it {last}", slot.ejection.row() + 1),
+                false => match slot.ejection.row() {
+                    1 => format!("one failed connect: it {last}"),
+                    more => format!("{more} failed connects in a row: it {last}"),
+                },
             })
         }
         Standing::Down => {

@@ -22,7 +22,7 @@ Examples:
 The routes are shown in the order in which they are tried: an exact host before a wildcard, a path before a prefix, a \
 longer prefix before a shorter one. With --test, nothing is sent; the exit code is 1 if neither a route nor a service \
 takes the request, or the gateway refuses it. A method may precede the URL: --test 'PUT https://shop.example/api'. With \
--o json, routes have all of their settings.")]
+-o json, routes have more of their settings; values of header fields that may be secrets are not shown.")]
 pub(crate) struct Args {
     /// The service, if several have the type api_gateway
     #[arg(long, value_name = "NAME", add = complete::services())]
@@ -59,7 +59,11 @@ async fn test(reached: &Reached, request: &str, args: &Args, cx: &Cx) -> anyhow:
     let ask = async |member: &Client| member.test_route(request, &args.header).await;
     let test = with_owner(reached, None, Twice::Harmless, ask).await?;
     cx.out.data(args.output.output, &test, tested, |test| test.route.iter().map(name).collect())?;
-    let (exit, verdict) = verdict(&test, request);
+    let (exit, mut verdict) = verdict(&test, request);
+    if test.is_of_proxy {
+        verdict += "\nnote: this is what a proxy in `trust` gets; from other clients, `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and \
+                    `X-Request-Id` are removed first";
+    }
     say(&verdict);
     Ok(exit)
 }
@@ -93,6 +97,12 @@ fn destination_of(test: &RouteTest, request: &str) -> (Exit, String) {
         (Some(route), _) => (Exit::Ok, format!("{request} goes along {} to {}", name(route), target(route))),
         (None, Some(service)) => {
             (Exit::Ok, format!("{request} goes along no route, to the service {service} that its path names"))
+        }
+        (None, None) if test.is_index => {
+            let verdict = format!(
+                "no route and no service takes {request}; the gateway answers it with 200 and the list of its routes"
+            );
+            (Exit::Error, verdict)
         }
         (None, None) => (Exit::Error, format!("no route and no service takes {request}; it would get 404")),
     }
@@ -336,6 +346,12 @@ api        *.shop.example  /api         GET,PUT  service storage  the method is 
         assert_eq!(
             nothing,
             (Exit::Error, "no route and no service takes POST /x; it would get 404".to_owned())
+        );
+        let index: RouteTest = serde_json::from_value(json!({"passed": [], "is_index": true})).unwrap();
+        let (exit, text) = verdict(&index, "/");
+        assert!(
+            exit == Exit::Error && text.contains("answers it with 200 and the list of its routes"),
+            "{text}"
         );
         let refused = json!({"status": 403, "code": "foreign-host", "detail": "no", "hint": "do"});
         let refused: RouteTest =

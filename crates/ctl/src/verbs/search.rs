@@ -14,7 +14,7 @@ use crate::hints::{self, quoted};
 use crate::out::{Format, OutputArg, say};
 use crate::owner::Twice;
 use crate::reach::Cx;
-use crate::service::{self, SEARCHES};
+use crate::service::{self, INDEXES};
 use crate::verbs::index::{IndexName, show};
 use table::Shape;
 
@@ -85,7 +85,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
-    let reached = service::reach(cx, args.service.as_ref(), &SEARCHES).await?;
+    let reached = service::reach(cx, args.service.as_ref(), &INDEXES).await?;
     let format = args.output.output;
     let search = args.search(format, cx.out.columns);
     let searching = async |member: &client::Client| member.search_json(args.index.as_str(), &search).await;

@@ -61,7 +61,7 @@ them their roles back, and restarts those with other labels or addresses, one af
 
 Changed settings of services are applied while they run: edit the manifest, then `ctl up`. It reports for each node \
 whether it has applied them, which settings need a restart (`ctl up --reset` restarts the roles of these nodes), or why it \
-keeps the old ones; then the exit code is 1, or 3 if a node does not say in time.
+keeps the old ones or has failed; then the exit code is 1, or 3 if a node does not say in time.
 
 It returns once every node sees every node ready and every shard of the manifest's services has an owner, or with \
 exit code 3 if that takes too long.
@@ -391,7 +391,8 @@ fn outdated(
     Ok(rows)
 }
 
-/// The nodes that run with an older spec than the store has; with `is_reset` they get the latest one.
+/// The nodes that run with an older spec than the store has, or whose role has failed; with `is_reset` those with an older spec
+/// get the latest one.
 async fn renew(
     specs: &BTreeMap<ServiceName, u64>,
     asked: &[AgentSelf],
@@ -401,11 +402,15 @@ async fn renew(
     for own in asked {
         let Some(state) = &own.member.state else { continue };
         let Some(service) = state.role.service() else { continue };
-        let Some(latest) = specs.get(service).copied().filter(|latest| state.spec != Some(*latest)) else {
+        let failed = (state.phase == Phase::Failed).then(|| state.reason.clone().unwrap_or_default());
+        let Some(latest) = specs.get(service).copied() else { continue };
+        let is_outdated = state.spec != Some(latest);
+        if !is_outdated && failed.is_none() {
             continue;
-        };
+        }
         let is_running = state.phase != Phase::Stopped;
-        if is_reset && is_running {
+        let is_renewed = is_reset && is_running && is_outdated;
+        if is_renewed {
             let client = Client::new(&own.member.http)?.within(limits::COMMAND);
             client
                 .set_service(&own.member.id, &state.role, Wait::All, false, None)
@@ -417,8 +422,9 @@ async fn renew(
             service: service.clone(),
             runs_with: state.spec,
             latest,
-            renewed: is_reset && is_running,
+            renewed: is_renewed,
             is_running,
+            failed,
             pending: state.pending.clone(),
         });
     }

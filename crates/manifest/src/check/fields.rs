@@ -109,7 +109,7 @@ impl Check<'_> {
 
     /// `true` or `false`.
     pub(super) fn switch(&mut self, field: Field<'_>) -> Option<bool> {
-        if let Value::Bool(value) = field.value.value {
+        if let Some(value) = field.value.as_bool() {
             return Some(value);
         }
         let mistake = self.unlike(field, "`true` or `false`");

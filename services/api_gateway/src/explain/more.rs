@@ -3,17 +3,13 @@
 
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
 use http::{HeaderName, HeaderValue};
 use plugin::check::{Checking, Probe};
 use serde::Serialize;
 
 use crate::edits::Edits;
-use crate::rule::shown;
+use crate::rule::{shown, shown_of};
 use crate::table::{Rewrite, Timeouts, Way};
-
-/// What stands for a value that may be a secret.
-const SECRET: &str = "(not shown)";
 
 /// What the address gets instead of what the client sent.
 #[derive(Debug, Serialize)]
@@ -61,9 +57,7 @@ impl EditsView {
 }
 
 fn line((name, value): &(HeaderName, HeaderValue)) -> String {
-    let is_secret = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, SET_COOKIE].contains(name)
-        || ["key", "token", "secret"].iter().any(|word| name.as_str().contains(word));
-    format!("{name}: {}", if is_secret { SECRET.to_owned() } else { shown(value) })
+    format!("{name}: {}", shown_of(name, value))
 }
 
 /// The time limits of a route.

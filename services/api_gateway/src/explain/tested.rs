@@ -58,7 +58,7 @@ impl Gateway {
         refused_by_listener(example)?;
         let mut parts = example.head();
         websocket::handshake(&parts).map_err(|error| error.to_problem())?;
-        head::strip(&mut parts.headers, head::Source::Untrusted);
+        head::strip(&mut parts.headers, example.source);
         let mut buffer = [0; MAX_NAME];
         let asked = example.asked(&mut buffer);
         match self.table.destination(&asked) {
@@ -71,8 +71,8 @@ impl Gateway {
                 let service = self.view.borrow().normalized(service);
                 if self.is_known(&service) {
                     self.guard.check(&parts)?;
-                    head::no_literal_dots(parts.uri.path())?;
                 }
+                head::no_literal_dots(parts.uri.path())?;
                 self.not_for_operators(service)
             }
             Destination::Nowhere => Ok(()),

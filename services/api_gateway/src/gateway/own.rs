@@ -23,9 +23,17 @@ impl Gateway {
         };
         let body = match example {
             None => serde_json::json!({ "node": self.node, "routes": explain::routes(&self.table) }),
-            Some(example) => serde_json::to_value(self.explain(&example)).unwrap_or_default(),
+            Some(example) => serde_json::to_value(self.explain(&self.arriving(example))).unwrap_or_default(),
         };
         plugin::http::json(body.to_string())
+    }
+
+    /// The example as the first listener with trusted proxies gets it from one of these, if there is such a listener.
+    fn arriving(&self, example: Example) -> Example {
+        match self.arrivals.iter().find(|arrival| !arrival.trust.is_empty()) {
+            Some(arrival) => example.sent_by_proxy(&arrival.trust),
+            None => example,
+        }
     }
 
     pub(super) fn nowhere(&self, path: &str) -> Problem {

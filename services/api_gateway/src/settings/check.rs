@@ -16,7 +16,7 @@ use crate::keys::KeySet;
 use crate::path::{ExactPath, PathError, PathRule, Prefix};
 use crate::places::Places;
 use crate::rate::{Buckets, By, Rate, RateLimit};
-use crate::rule::{Rule, shown};
+use crate::rule::{Rule, shown_of};
 use crate::table::{Rewrite, Target, Timeouts, Way};
 
 /// The longest name of a route.
@@ -47,7 +47,13 @@ pub(super) fn ways(settings: &Settings, mistakes: &mut Vec<SettingsMistake>) -> 
             let message = format!("/routes/{twin} has this name already");
             checked.wrong("name", message, "give each route its own name");
         }
-        let (shape, way) = checked.way(&keys);
+        let (shape, mut way) = checked.way(&keys);
+        // Some differ only in values that are not shown. Metrics and pools of addresses need labels that differ.
+        if let Some(way) = &mut way
+            && ways.iter().any(|other| other.label == way.label)
+        {
+            way.label += &format!(" (/routes/{at})");
+        }
         ways.extend(way);
         let Some(shape) = shape else { continue };
         mistakes.extend(unreachable::find(&shape, &shapes));
@@ -419,7 +425,7 @@ fn label(hosts: &[HostRule], rule: &Rule) -> String {
     }
     label += &rule.path.to_string();
     for (name, value) in &rule.headers {
-        label += &format!(" {name}: {}", shown(value));
+        label += &format!(" {name}: {}", shown_of(name, value));
     }
     if let Some(scheme) = rule.scheme_other_than {
         label += &format!(" unless {}", scheme.as_str());

@@ -10,17 +10,20 @@ use crate::edits::Edits;
 /// Fields that only trusted proxies send, for which a route may ask nevertheless.
 const OF_PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-request-id"];
 
+/// Whether only trusted proxies send it.
+pub(super) fn is_of_proxies(header: &HeaderName) -> bool {
+    header.as_str().starts_with("x-forwarded-") || OF_PROXIES.contains(&header.as_str())
+}
+
 impl Checked<'_> {
     pub(super) fn asked_headers(&mut self) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         for (name, value) in &self.route.headers {
             let key = format!("headers/{}", token(name));
             let Some(header) = self.header_name(&key, name) else { continue };
-            let is_of_proxies =
-                header.as_str().starts_with("x-forwarded-") || OF_PROXIES.contains(&header.as_str());
             if header == http::header::HOST {
                 self.wrong(&key, "a route asks for a host with `hosts`", "write `hosts: [shop.example]`");
-            } else if let Some(reason) = reserved(&header).filter(|_| !is_of_proxies) {
+            } else if let Some(reason) = reserved(&header).filter(|_| !is_of_proxies(&header)) {
                 self.wrong(&key, format!("a route can't ask for `{name}`: {reason}"), "leave it out");
             } else if headers.iter().any(|(known, _)| *known == header) {
                 self.wrong(

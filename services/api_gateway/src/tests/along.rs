@@ -568,6 +568,7 @@ async fn an_example_that_the_gateway_refuses_is_shown_as_refused_as_the_request_
         ("GET", "evil.example", "/storage/kv/a", None, 403),
         ("GET", "evil.example", "/kv/a", None, 403),
         ("GET", "localhost", "/storage/kv/../a", None, 400),
+        ("GET", "localhost", "/nothing/../a", None, 400),
         ("GET", "localhost", "/base/../x", None, 400),
         ("GET", "localhost", "/base/%2e%2e/x", None, 400),
         ("TRACE", "localhost", "/fine", None, 405),
@@ -600,6 +601,10 @@ async fn an_example_that_the_gateway_refuses_is_shown_as_refused_as_the_request_
     let ready = test("GET http://any.example/ready", None).await;
     assert_eq!((&ready["ready"], &ready["is_ready_everywhere"]), (&json!(["web"]), &json!(true)));
     assert_eq!(test("POST /ready", None).await["ready"], Value::Null);
+    assert_eq!(
+        test("GET /", None).await,
+        json!({"passed": test("GET /x", None).await["passed"], "is_index": true})
+    );
 }
 
 #[tokio::test]
@@ -609,8 +614,8 @@ async fn a_route_is_shown_with_all_that_its_settings_give_it() {
         "slashes": "refuse", "timeouts": {"answer": "2s", "total": "1m"},
         "request_headers": {"set": {"x-a": "1", "authorization": "Bearer s3cret"}, "remove": ["x-b"]},
         "response_headers": {"add": {"x-c": "2"}},
-        "check": {"http": {"path": "/up"}, "every": "1h"},
-    }, {"prefix": "/kept", "strip_prefix": false, "to": ["http://127.0.0.1:1"]}]);
+        "check": {"http": {"path": "/up"}, "every": "1h"}, "forwarded": true,
+    }, {"prefix": "/kept", "strip_prefix": false, "to": ["http://127.0.0.1:1"], "headers": {"x-api-key": "s3cret", "x-a": "1"}}]);
     let gateway = Running::with(json!({"routes": routes}), Vec::new()).await;
     let service = Arc::clone(&gateway.service);
     let request = Request::get("/routes").body(axum::body::Body::empty()).unwrap();
@@ -631,5 +636,7 @@ async fn a_route_is_shown_with_all_that_its_settings_give_it() {
     assert_eq!(set, [json!("authorization: (not shown)"), json!("x-a: 1")]);
     assert_eq!(route["response_headers"]["add"], json!(["x-c: 2"]));
     assert_eq!(route["check"], "http /up every 3600s, timeout 2s, rise 2, fall 3");
+    assert_eq!((&route["forwarded"], &by_prefix("/kept")["forwarded"]), (&json!(true), &Value::Null));
     assert_eq!(by_prefix("/kept")["strip_prefix"], false);
+    assert_eq!(by_prefix("/kept")["headers"], json!({"x-api-key": "(not shown)", "x-a": "1"}));
 }

@@ -121,3 +121,42 @@ fn a_route_to_a_gateway_or_a_balancer_is_a_mistake() {
         assert!(error.contains(pointer), "{error}");
     }
 }
+
+#[tokio::test]
+async fn values_of_headers_that_may_be_secrets_are_in_no_answer_and_routes_stay_apart() {
+    let route = |key: &str| json!({"prefix": "/a", "headers": {"x-api-key": key}, "answer": {}});
+    let settings = json!({"routes": [route("s3cret-1"), route("s3cret-2")], "services": "none"});
+    let gateway = Running::with(settings, Vec::new()).await;
+    assert_eq!(
+        gateway.problem("/nothing").await.hint.unwrap(),
+        "routes: /a x-api-key: (not shown), /a x-api-key: (not shown) (/routes/1)"
+    );
+    let explained = explained(&gateway, "?test=/a&header=x-api-key:%20s3cret-2").await.to_string();
+    assert!(explained.contains("another value than the route asks for"), "{explained}");
+    assert!(explained.contains(r#""place":"/routes/1""#) && !explained.contains("s3cret"), "{explained}");
+}
+
+#[tokio::test]
+async fn an_example_with_the_fields_of_a_proxy_is_explained_as_a_trusted_one_sends_it() {
+    let routes = json!([{"prefix": "/a", "headers": {"x-forwarded-proto": "http"}, "answer": {}}]);
+    let example = "?test=/a&header=x-forwarded-proto:%20http";
+    let gateway = Running::with(json!({"routes": routes}), Vec::new()).await;
+    let found = explained(&gateway, example).await;
+    assert_eq!((&found["route"], &found["is_of_proxy"]), (&Value::Null, &Value::Null), "{found}");
+    let settings = json!({"routes": routes, "trust": ["10.0.0.0/8"]});
+    let gateway = Running::with(settings, Vec::new()).await;
+    let found = explained(&gateway, example).await;
+    assert_eq!(
+        (&found["route"]["place"], &found["is_of_proxy"]),
+        (&json!("/routes/0"), &json!(true)),
+        "{found}"
+    );
+    assert_eq!(explained(&gateway, "?test=/a&header=x-b:%201").await["is_of_proxy"], Value::Null);
+}
+
+/// What `GET /routes` on the agent's listener answers.
+async fn explained(gateway: &Running, query: &str) -> Value {
+    let request = Request::get(format!("/routes{query}")).body(axum::body::Body::empty()).unwrap();
+    let answer = gateway.service.clone().routes().oneshot(request).await.unwrap();
+    serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
+}

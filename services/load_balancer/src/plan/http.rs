@@ -9,7 +9,7 @@ use plugin::{CertificateFiles, ClientAuth, WantedTls};
 use types::ServiceName;
 use types::range::DurationIn;
 
-use super::{ListenerPlan, Mistakes};
+use super::{GATEWAY, ListenerPlan, Mistakes};
 use crate::settings::{Ejection, Listener, Mode};
 
 /// What a listener needs for HTTP.
@@ -77,11 +77,12 @@ pub(super) fn plan(
     }
     let service = service(listener).and_then(|text| match text.parse::<ServiceName>() {
         Ok(service) if is_named_after_proxy(&service) => {
-            mistakes.add(
-                format!("{place}/service"),
-                proxy_refusal(&service),
-                "write `listener: gateway`, or the name of another one",
-            );
+            let is_gateway = service.default_type().is_some_and(|of| of.as_str() == "api_gateway");
+            let hint = match is_gateway {
+                true => format!("write `listener: {GATEWAY}`, or the name of another one"),
+                false => "write the name of one of its listeners, like `listener: web`".to_owned(),
+            };
+            mistakes.add(format!("{place}/service"), proxy_refusal(&service), hint);
             None
         }
         Ok(service) => Some((service, listener.hosts.clone().unwrap_or_default())),

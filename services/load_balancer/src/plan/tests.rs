@@ -175,6 +175,15 @@ fn in_http_mode_a_service_without_a_listener_is_its_api() {
         let found = mistakes(&of(more.clone()));
         assert_eq!(found[0].0, place, "{more}: {found:?}");
     }
+    for (service, hint) in [
+        ("api-gateway", "write `listener: gateway`"),
+        ("load_balancer", "write the name of one of its listeners"),
+    ] {
+        let error =
+            plugin::check_settings(&of(json!({"service": service})), check).expect_err("it is a proxy");
+        let found = error.mistakes[0].hint.as_deref();
+        assert!(found.is_some_and(|found| found.starts_with(hint)), "{service}: {found:?}");
+    }
 }
 
 #[test]

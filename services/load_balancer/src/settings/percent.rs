@@ -24,8 +24,8 @@ impl Percent {
 
     fn parse(text: &str) -> Option<Self> {
         let number = text.strip_suffix('%')?.trim_end();
-        // `+5` is no number here.
-        let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+        // `+5` and `05` are no numbers here, as in the schema.
+        let is_number = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
         let number = number.parse().ok().filter(|number| is_number && (1..=100).contains(number))?;
         Some(Self(number))
     }
@@ -79,6 +79,7 @@ mod tests {
             ("50 %", Some(50)),
             ("0%", None),
             ("101%", None),
+            ("05%", None),
             ("+5%", None),
             ("-5%", None),
             ("50", None),

@@ -14,28 +14,40 @@ use crate::out::Progress;
 use crate::record::ClusterRecord;
 
 const POLL: Duration = Duration::from_millis(50);
+/// How long a role that has failed is awaited: longer than the longest pause before it starts again, 30 seconds.
+const FAILED_LIMIT: Duration = Duration::from_secs(35);
 
 /// The number of the latest spec that a member is to run with, unless it does, or has said why it does not, or was stopped. One
-/// that starts or fails is awaited, too: it starts again with the latest spec. Pure.
+/// that starts is awaited even with that spec: its service may fail yet. One that has failed with an older spec is awaited,
+/// too: it starts again with the latest one. Pure.
 fn awaited(member: &Member, specs: &BTreeMap<ServiceName, u64>) -> Option<u64> {
     let state = member.state.as_ref().filter(|state| state.phase != Phase::Stopped)?;
     let latest = *specs.get(state.role.service()?)?;
     let has_read = state.pending.as_ref().map(|pending| pending.spec).max(state.spec);
-    Some(latest).filter(|latest| has_read.is_none_or(|number| number < *latest))
+    let is_starting = state.phase == Phase::Starting;
+    Some(latest).filter(|latest| is_starting || has_read.is_none_or(|number| number < *latest))
 }
 
-/// Waits, but not longer than `limit`. Returns what each node reports then.
+fn has_failed(member: &Member) -> bool {
+    member.state.as_ref().is_some_and(|state| state.phase == Phase::Failed)
+}
+
+/// Waits, but not longer than `limit`, and for roles that have failed not longer than they pause. Returns what each node
+/// reports then.
 pub(super) async fn wait(
     record: &ClusterRecord,
     specs: &BTreeMap<ServiceName, u64>,
     limit: Duration,
     progress: &mut Progress,
 ) -> anyhow::Result<Vec<AgentSelf>> {
-    let deadline = Instant::now() + limit;
+    let (deadline, failed_until) = (Instant::now() + limit, Instant::now() + limit.min(FAILED_LIMIT));
     let mut is_announced = false;
     loop {
         let asked = ask_all(record).await?;
-        let waiting: Vec<_> = asked.iter().filter(|own| awaited(&own.member, specs).is_some()).collect();
+        let is_late = Instant::now() >= failed_until;
+        let is_awaited =
+            |member: &Member| awaited(member, specs).is_some() && !(is_late && has_failed(member));
+        let waiting: Vec<_> = asked.iter().filter(|own| is_awaited(&own.member)).collect();
         let (Some(first), true) = (waiting.first(), Instant::now() < deadline) else { return Ok(asked) };
         progress.show(&format!("applying settings on {}", first.member.id));
         if !is_announced {
@@ -61,14 +73,16 @@ pub(super) fn applied(
     each.collect()
 }
 
-/// The service and the spec that a member runs with now and did not before, if its process is the same.
+/// The service and the spec that a member serves with now and did not run with before, if its process is the same.
 fn newly_applied(before: &Member, now: &Member) -> Option<(ServiceName, u64)> {
     let runs = |member: &Member| {
         let state = member.state.as_ref()?;
         Some((state.role.service()?.clone(), state.spec?))
     };
     let ((was, old), (service, new)) = (runs(before)?, runs(now)?);
-    let is_newly = was == service && old < new && before.generation == now.generation;
+    // The number is published before the service starts with it.
+    let is_serving = now.state.as_ref().is_some_and(|state| state.phase.is_serving());
+    let is_newly = is_serving && was == service && old < new && before.generation == now.generation;
     is_newly.then_some((service, new))
 }
 
@@ -102,6 +116,7 @@ mod tests {
             (Some(2), None, Phase::Stopped, None),
             (Some(2), None, Phase::Failed, Some(4)),
             (Some(2), None, Phase::Starting, Some(4)),
+            (Some(4), None, Phase::Starting, Some(4)),
             (Some(4), None, Phase::Failed, None),
         ] {
             assert_eq!(
@@ -118,6 +133,9 @@ mod tests {
         let (before, now) = (with(Some(3), None, Phase::Ready), with(Some(4), None, Phase::Ready));
         assert_eq!(newly_applied(&before, &now), Some(("api_gateway".parse().unwrap(), 4)));
         assert_eq!(newly_applied(&now, &now), None);
+        for phase in [Phase::Starting, Phase::Failed, Phase::Stopped] {
+            assert_eq!(newly_applied(&before, &with(Some(4), None, phase)), None, "{phase}");
+        }
         let mut restarted = now;
         restarted.generation.0 += 1;
         assert_eq!(newly_applied(&before, &restarted), None);

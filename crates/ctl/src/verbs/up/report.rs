@@ -31,7 +31,7 @@ pub(super) struct Report {
     pub(super) outdated: Vec<Outdated>,
     /// Nodes that have applied new settings while they ran.
     pub(super) applied: Vec<AppliedSpec>,
-    /// Nodes that run with other settings than those on the store now.
+    /// Nodes that run with other settings than those on the store now, or fail with these.
     pub(super) outdated_specs: Vec<OutdatedSpec>,
     /// Nodes that run but are not in the manifest.
     pub(super) extra: Vec<NodeId>,
@@ -61,7 +61,7 @@ pub(super) struct Outdated {
     pub(super) restarted: bool,
 }
 
-/// A node that runs with an older spec than the store has.
+/// A node that runs with an older spec than the store has, or whose role has failed.
 #[derive(Debug, Serialize)]
 pub(super) struct OutdatedSpec {
     pub(super) node: NodeId,
@@ -72,6 +72,9 @@ pub(super) struct OutdatedSpec {
     pub(super) renewed: bool,
     #[serde(skip)]
     pub(super) is_running: bool,
+    /// Why its role has failed, if it has. It is started again after a pause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) failed: Option<String>,
     /// Why it was not applied: `needs_restart` or `why`. Absent if the node has not read it yet, or runs nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pending: Option<PendingSpec>,
@@ -91,6 +94,7 @@ impl OutdatedSpec {
         let is_read = self.pending.as_ref().filter(|pending| pending.spec >= self.latest);
         match is_read {
             _ if self.renewed || !self.is_running => Exit::Ok,
+            _ if self.failed.is_some() => Exit::Error,
             Some(PendingSpec { why: Some(_), .. }) => Exit::Error,
             Some(PendingSpec { why: None, .. }) => Exit::Ok,
             None => Exit::NotConverged,
@@ -101,6 +105,10 @@ impl OutdatedSpec {
         let Self { node, service, latest, pending, .. } = self;
         if self.renewed {
             return format!("renewed: {node} runs with spec {latest} of {service} now");
+        }
+        if let Some(reason) = &self.failed {
+            let reason = if reason.is_empty() { "its agent gives no reason" } else { reason.as_str() };
+            return format!("failed: {node} does not run {service}: {}", render::clean(reason));
         }
         match pending.as_ref().filter(|pending| pending.spec >= *latest) {
             _ if !self.is_running => {
@@ -289,8 +297,10 @@ try next:
             latest: 4,
             renewed: false,
             is_running,
+            failed: None,
             pending,
         };
+        let failed = |reason: &str| OutdatedSpec { failed: Some(reason.to_owned()), ..row(None, true) };
         let restart = || PendingSpec::needs_restart(4, vec!["/listeners/0/tls".to_owned()]);
         let mut found = report();
         assert_eq!(found.exit(), Exit::Ok);
@@ -321,6 +331,8 @@ try next:
                 Exit::Error,
                 "failed: a keeps its old settings of api_gateway: port 80 is busy",
             ),
+            (failed("port 81 is busy"), Exit::Error, "failed: a does not run api_gateway: port 81 is busy"),
+            (failed(""), Exit::Error, "failed: a does not run api_gateway: its agent gives no reason"),
         ] {
             found.outdated_specs.push(row);
             assert_eq!(found.exit(), exit, "{expected}");
