@@ -41,7 +41,11 @@ pub enum MeshBodyError {
     Idle(Duration),
     /// Give the request more time.
     #[error("the deadline of the request passed before the end of its answer")]
-    DeadlinePassed,
+    DeadlinePassed(
+        /// How a stream of HTTP/2 ends then: with CANCEL, which a gRPC client whose deadline has passed reads as that.
+        #[source]
+        h2::Error,
+    ),
     /// The connection broke or its framing is malformed.
     #[error("the answer's body broke off: {0}")]
     Broken(#[source] hyper::Error),
@@ -101,7 +105,7 @@ impl Body for MeshBody {
             && deadline.as_mut().poll(cx).is_ready()
         {
             this.abort();
-            return Poll::Ready(Some(Err(MeshBodyError::DeadlinePassed)));
+            return Poll::Ready(Some(Err(MeshBodyError::DeadlinePassed(h2::Reason::CANCEL.into()))));
         }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {

@@ -79,7 +79,7 @@ impl Body for Sent {
 fn reason(error: &RouteBodyError) -> Reason {
     match error {
         RouteBodyError::Broken(MeshBodyError::Broken(_)) => UPSTREAM_RESET,
-        RouteBodyError::Broken(MeshBodyError::Idle(_) | MeshBodyError::DeadlinePassed)
+        RouteBodyError::Broken(MeshBodyError::Idle(_) | MeshBodyError::DeadlinePassed(_))
         | RouteBodyError::TooLong(_) => UPSTREAM_TIMEOUT,
         RouteBodyError::NotCompressed(_) => Reason::Borrowed("not_compressed"),
     }

@@ -381,7 +381,8 @@ async fn an_answer_that_goes_on_beyond_the_deadline_is_cut_whether_data_comes_or
             }
         };
         let error = answer.into_body().collect().await.unwrap_err();
-        assert!(matches!(error, MeshBodyError::DeadlinePassed), "{error:?}");
+        let MeshBodyError::DeadlinePassed(reset) = &error else { panic!("{error:?}") };
+        assert_eq!(reset.reason(), Some(h2::Reason::CANCEL));
         until(|| mesh.stats().in_flight == 0).await;
         until(|| mesh.upstream_counts().active == 0).await;
     }

@@ -251,6 +251,6 @@ impl Body for Sent {
 fn reason(error: &MeshBodyError) -> Reason {
     match error {
         MeshBodyError::Broken(_) => UPSTREAM_RESET,
-        MeshBodyError::Idle(_) | MeshBodyError::DeadlinePassed => UPSTREAM_TIMEOUT,
+        MeshBodyError::Idle(_) | MeshBodyError::DeadlinePassed(_) => UPSTREAM_TIMEOUT,
     }
 }
