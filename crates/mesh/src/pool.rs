@@ -8,6 +8,7 @@ mod alone;
 mod connect;
 mod connection;
 mod idle;
+mod observed;
 mod per_core;
 mod received;
 mod retired;

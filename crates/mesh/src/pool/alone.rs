@@ -1,18 +1,18 @@
 //! Opens connections that carry one request alone, a WebSocket handshake: they belong to no pool.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
 use hyper::client::conn::http1 as hyper_http1;
-use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+use hyper::rt::{Executor, Read, Write};
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, Opened, http2_builder};
+use super::observed::Observed;
 use super::shared::{Shared, Streams};
 
 /// A limit of streams that no server has: as long as it is in force, the server's settings have not arrived.
@@ -38,7 +38,15 @@ where
     T: Read + Write + Unpin + Send + 'static,
 {
     let understood = Arc::<AtomicWaker>::default();
-    let io = Reading { inner: io, has_read: false, understood: Arc::clone(&understood) };
+    let (reader, mut has_read) = (Arc::clone(&understood), false);
+    // hyper says nothing about the server's settings, which come at some time after the connection is open; its own task reads
+    // them. All frames that had come were handled before there was nothing more to read.
+    let io = Observed::new(io, move |is_read| {
+        if !is_read && has_read {
+            reader.wake();
+        }
+        has_read = is_read;
+    });
     let handshake = http2_builder().initial_max_send_streams(NOT_YET_KNOWN).handshake(io).await;
     let (sender, mut connection) = handshake.map_err(|error| ConnectError::other(&error))?;
     let streams = Streams::new(Instant::now());
@@ -62,55 +70,4 @@ where
         let _ = connection.await;
     });
     Ok(Opened::Http2(shared))
-}
-
-/// A transport that wakes a task once what was read is understood. hyper says nothing about the server's settings, which come at
-/// some time after the connection is open; its own task reads them.
-struct Reading<T> {
-    inner: T,
-    has_read: bool,
-    understood: Arc<AtomicWaker>,
-}
-
-impl<T: Read + Unpin> Read for Reading<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        // All frames that had come were handled before there was nothing more to read.
-        if polled.is_ready() {
-            self.has_read = true;
-        } else if std::mem::take(&mut self.has_read) {
-            self.understood.wake();
-        }
-        polled
-    }
-}
-
-impl<T: Write + Unpin> Write for Reading<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
 }

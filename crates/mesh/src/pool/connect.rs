@@ -21,7 +21,8 @@ use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use super::alone;
-use super::shared::{Heard, Shared, Streams};
+use super::observed::Observed;
+use super::shared::{Shared, Streams};
 use super::tls::{Tls, TlsError};
 use crate::counts::ConnectResult;
 use crate::origin::{Origin, Protocol};
@@ -216,7 +217,13 @@ where
     T: Read + Write + Unpin + Send + 'static,
 {
     let streams = Streams::new(Instant::now());
-    let handshake = http2_builder().handshake(Heard::new(io, &streams)).await;
+    let heard = Arc::clone(&streams);
+    let io = Observed::new(io, move |is_read| {
+        if is_read {
+            heard.hears();
+        }
+    });
+    let handshake = http2_builder().handshake(io).await;
     let (sender, connection) = handshake.map_err(|error| ConnectError::other(&error))?;
     let driver = Driver { connection, streams: Arc::clone(&streams) };
     let open = Open::new(open);

@@ -1,16 +1,13 @@
 //! Connections that several requests share: HTTP/2.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use hyper::client::conn::http2::SendRequest;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::Instant;
 
 use crate::upload::AttemptBody;
@@ -121,6 +118,11 @@ impl Streams {
         })
     }
 
+    /// Something was received.
+    pub(super) fn hears(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How often something was received. It only grows.
     pub(super) fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
@@ -155,58 +157,6 @@ impl Stream {
 
     pub(super) fn sender(&mut self) -> &mut SendRequest<AttemptBody> {
         &mut self.0.sender
-    }
-}
-
-/// A transport that notes that something was received.
-pub(super) struct Heard<T> {
-    inner: T,
-    streams: Arc<Streams>,
-}
-
-impl<T> Heard<T> {
-    pub(super) fn new(inner: T, streams: &Arc<Streams>) -> Self {
-        Self { inner, streams: Arc::clone(streams) }
-    }
-}
-
-impl<T: Read + Unpin> Read for Heard<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if polled.is_ready() {
-            self.streams.heard.fetch_add(1, Ordering::Relaxed);
-        }
-        polled
-    }
-}
-
-impl<T: Write + Unpin> Write for Heard<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 
