@@ -5,28 +5,29 @@ pub(crate) mod cluster_store;
 pub(crate) mod config;
 pub(crate) mod error;
 pub(crate) mod events;
+mod given;
 pub(crate) mod identity;
 mod incarnation;
 pub(crate) mod listen;
 pub(crate) mod names;
 pub(crate) mod services;
 pub(crate) mod shard_count;
+mod shown;
 pub(crate) mod signals;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cluster::{Cluster, ClusterConfig, JoinError, Network, Timing};
 use mesh::{Mesh, Targets};
 use plugin::http::Guard;
-use plugin::{BindError, Exposure, Metrics, Registry, RegistryError};
+use plugin::{BindError, Exposure, Metrics, Registry};
 use store::{ObjectStore, StoreUrl};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
-use types::api::About;
-use types::{Loopback, NodeId, Role, ServiceType, Target};
+use types::{Loopback, NodeId, Role, Target};
 
 use crate::api::{self, App, Facts};
 use crate::node::clock_skew::Clocks;
@@ -34,12 +35,14 @@ use crate::node::cluster_store::{ClusterStore, ClusterStoreConfig};
 use crate::node::config::Config;
 use crate::node::error::NodeError;
 use crate::node::events::{Events, now_ms};
+use crate::node::given::{check_settings, given_role, typed};
 use crate::node::identity::{DataDir, DataDirError, Identity, KeptRole};
 use crate::node::incarnation::Incarnation;
 use crate::node::listen::ListenError;
 use crate::node::names::generated_id;
 use crate::node::services::{Catalog, Services};
 use crate::node::shard_count::GivenShards;
+use crate::node::shown::{about, host, insecure, url};
 use crate::node::signals::Signals;
 use crate::role::gate::Mount;
 use crate::supervisor::control::Control;
@@ -420,72 +423,6 @@ impl Node {
     }
 }
 
-/// The role of the flags, and the type of its service if they give it.
-fn given_role(config: &Config, registry: &Registry) -> Result<(Role, Option<ServiceType>), RegistryError> {
-    let Role::Service { service, shard } = config.role.clone() else { return Ok((Role::Standby, None)) };
-    let service = registry.normalized(service);
-    let named = registry.named(&service).map(|plugin| plugin.service_type());
-    let service_type = config.service_type.clone().or(named);
-    let role = Role::Service { service, shard };
-    match &service_type {
-        Some(service_type) => Ok((registry.check(role, service_type)?, Some(service_type.clone()))),
-        None => Ok((role, None)),
-    }
-}
-
-/// A role as this agent runs it; as an inner error the same role, if only the store knows the type of its service.
-fn typed(
-    registry: &Registry,
-    data: &DataDir,
-    role: Role,
-    given: Option<&ServiceType>,
-) -> Result<Result<Role, Role>, RegistryError> {
-    let Some(service) = role.service() else { return Ok(Ok(Role::Standby)) };
-    let kept = || data.spec(service).ok().flatten().and_then(|kept| kept.spec.type_of(service));
-    let named = registry.named(service).map(|plugin| plugin.service_type());
-    match named.or_else(kept).or_else(|| given.cloned()) {
-        Some(service_type) => registry.check(role, &service_type).map(Ok),
-        None => Ok(Err(role)),
-    }
-}
-
-/// Checks the settings that the agent was started with, each with the type of its service.
-fn check_settings(
-    config: &Config,
-    registry: &Registry,
-    (role, given): (&Role, Option<&ServiceType>),
-) -> Result<(), NodeError> {
-    for (service, settings) in &config.settings {
-        let of_role = given.filter(|_| role.service() == Some(service));
-        let service_type = match (of_role, registry.named(service)) {
-            (Some(service_type), _) => service_type.clone(),
-            (None, Some(plugin)) => plugin.service_type(),
-            // Checked with the spec, which has the type.
-            (None, None) if role.service() == Some(service) => continue,
-            (None, None) => return Err(registry.unknown(service).into()),
-        };
-        let plugin = registry.check_type(service, &service_type)?;
-        plugin.prepare(settings).map_err(|source| {
-            let service = service.with_type(&service_type);
-            NodeError::Settings { service, source }
-        })?;
-    }
-    Ok(())
-}
-
-fn about(config: &Config, registry: &Registry) -> About {
-    About {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        zone: config.zone.clone(),
-        labels: config.labels.clone(),
-        runnable: registry.service_types().cloned().collect(),
-        named_services: true,
-        runs: config.runs.clone(),
-        restarts: config.restarts,
-        last_end: config.last_end.clone(),
-    }
-}
-
 fn targets(services: Services) -> Targets {
     let (target, repeat) = (services.clone(), services.clone());
     Targets::new(move |service, head| {
@@ -496,31 +433,6 @@ fn targets(services: Services) -> Targets {
         plugin.map_or_else(|| head.method.is_idempotent(), |plugin| plugin.may_repeat(head))
     })
     .of_kinds(move |service| services.kind(service))
-}
-
-fn insecure(config: &Config) -> Vec<String> {
-    let mut list = vec![
-        "the API and gossip have no authentication".to_owned(),
-        "gossip and HTTP are not encrypted".to_owned(),
-    ];
-    if !types::is_loopback(config.listen.ip()) {
-        list.insert(0, format!("{} is open to the network", config.listen));
-    }
-    if config.insecure {
-        list.push("services may listen on addresses that are open to the network (--insecure)".to_owned());
-    }
-    list
-}
-
-fn host(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    }
-}
-
-fn url(ip: IpAddr, port: u16) -> String {
-    format!("http://{}:{port}", host(ip))
 }
 
 fn join_error(error: JoinError) -> NodeError {

@@ -109,7 +109,7 @@ impl Reload {
             };
             tokio::select! {
                 biased;
-                () = super::until(at) => return,
+                () = super::waits::until(at) => return,
                 changed = self.catalog.changed() => if changed.is_err() {
                     return std::future::pending().await;
                 },

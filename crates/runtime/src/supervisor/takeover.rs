@@ -114,7 +114,7 @@ impl Takeover {
             changed = changed(&mut self.view) => changed,
             changed = changed(&mut self.layouts) => changed,
             changed = changed(&mut self.gone) => changed,
-            () = super::until(self.act_at) => Trigger::Look,
+            () = super::waits::until(self.act_at) => Trigger::Look,
         }
     }
 
