@@ -5,6 +5,7 @@
 
 mod decide;
 mod directory;
+mod error;
 mod garbage;
 mod indexer;
 mod local;
@@ -22,6 +23,7 @@ mod segments;
 mod status;
 mod suspicion;
 mod view;
+mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,16 +32,14 @@ use std::time::Duration;
 use plugin::queue::{NotQueued, QueueBytes, QueueFull};
 use plugin::shard::{Kept, NotOpen, Pauses, keep_open};
 use plugin::{Claim, Context, Duty, Health, ServiceError};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tantivy::TantivyError;
-use tokio::task::JoinError;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use types::Backoff;
 
+pub(crate) use self::error::ShardError;
+use self::error::closed;
 use self::indexer::blocking;
-use self::lookup::LookupError;
 use self::open::{Owner, PAUSES, Serving};
 use self::owner::end_of;
 use self::pending::Pending;
@@ -49,8 +49,9 @@ use self::status::{Meters, Status, Trouble};
 use self::suspicion::Suspicion;
 pub(crate) use self::suspicion::is_of_content;
 use self::view::Views;
+use self::write::size;
+pub(crate) use self::write::{Change, Condition, Outcome, Refused, Write, Written};
 use crate::catalog::{Catalog, Index};
-use crate::query_pool::panic_message;
 
 /// How long a request waits until the shard is open, unless its caller gives up before.
 const OPENING: Duration = Duration::from_secs(30);
@@ -79,133 +80,6 @@ pub(crate) struct Limits {
     pub(crate) heap: usize,
     /// The disk space of all local segments of this shard, in bytes.
     pub(crate) disk: u64,
-}
-
-/// What to do with one id of an index.
-#[derive(Debug, Clone)]
-pub(crate) struct Write {
-    pub(crate) index: Arc<Index>,
-    pub(crate) id: String,
-    pub(crate) change: Change,
-    pub(crate) condition: Option<Condition>,
-}
-
-/// A change of one id. Documents are checked by the schema, and are one line of JSON.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Change {
-    Put(Box<RawValue>),
-    /// Merges an object into the document: objects deeply, everything else is replaced; `null` is a value.
-    Merge {
-        patch: Box<RawValue>,
-        /// The document if there is none; without it a missing document is an error.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        upsert: Option<Box<RawValue>>,
-        /// Whether a merge that changes nothing writes nothing.
-        detect_noop: bool,
-    },
-    Delete,
-}
-
-impl Change {
-    /// How many bytes of documents it has.
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Put(source) => source.get().len(),
-            Self::Merge { patch, upsert, detect_noop: _ } => {
-                patch.get().len() + upsert.as_ref().map_or(0, |source| source.get().len())
-            }
-            Self::Delete => 0,
-        }
-    }
-}
-
-/// What must hold for a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Condition {
-    /// The id has no document.
-    Absent,
-    /// The id's document was written by this operation, under this epoch.
-    Is { seq: u64, term: u64 },
-    /// The id's document was written by this operation.
-    Unchanged { seq: u64 },
-    /// The id has no document, or one that was written before this operation.
-    Older { seq: u64 },
-}
-
-/// A write that is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Written {
-    pub(crate) seq: u64,
-    /// The claim's epoch.
-    pub(crate) term: u64,
-    pub(crate) version: u64,
-    pub(crate) outcome: Outcome,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    Created,
-    Updated,
-    Deleted,
-    /// A merge that changed nothing; nothing was written.
-    Noop,
-    /// There was no document to delete; nothing was written.
-    NotFound,
-}
-
-/// Why one write of a request was refused. Nothing of it was done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
-    /// Read the document and decide again.
-    #[error("the document {}", .now.map_or("does not exist".to_owned(), |seq| format!("was written by operation {seq}")))]
-    Changed { now: Option<u64> },
-    /// Put the whole document.
-    #[error("there is no document to merge into")]
-    NoDocument,
-    /// Change the document.
-    #[error("{0}")]
-    Document(String),
-}
-
-/// Why a shard can't do what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ShardError {
-    /// Send it to the owner: this node does not own the shard (any more). Nothing was done.
-    #[error("{0}")]
-    Elsewhere(String),
-    /// Wait: it is being opened. Nothing was done.
-    #[error("{0}")]
-    Opening(String),
-    /// Send it again later, more slowly: too much is in no manifest yet, or the queue is full. Nothing was done.
-    #[error("{0}")]
-    Behind(String),
-    /// Make room on the disk, or raise `disk`. Nothing was done.
-    #[error("{0}")]
-    NoSpace(String),
-    /// The stored data is damaged; restore it.
-    #[error("{0}")]
-    Damaged(String),
-    /// Try again in a moment: a local file is damaged. The shard's files are verified, and fetched again. Nothing was done.
-    #[error("{0}")]
-    LocalDamage(String),
-    /// Report it: this is a bug, or a local file is damaged. The shard's files are verified. Nothing was done.
-    #[error("the request failed with a panic: {0}")]
-    Panicked(String),
-    /// The write may or may not be durable: look before you send it again.
-    #[error("{0}")]
-    OutcomeUnknown(String),
-    /// Do nothing: the write is durable, and searches show it later.
-    #[error("{0}")]
-    NotVisible(String),
-    /// The store did not answer; try again.
-    #[error("{0}")]
-    Unavailable(String),
-    /// There is no such index any more.
-    #[error("the index `{0}` was deleted")]
-    NoIndex(String),
 }
 
 /// When a write is answered.
@@ -242,33 +116,6 @@ struct Shared {
 enum Role {
     Owner { claim: Claim, kept: Kept<Serving> },
     Replica { kept: Kept<()>, poll: Duration },
-}
-
-impl From<NotOpen> for ShardError {
-    fn from(why: NotOpen) -> Self {
-        match why {
-            NotOpen::Opening(_) => Self::Opening(why.to_string()),
-            NotOpen::Damaged(why) => Self::Damaged(why),
-            NotOpen::Passed(_) | NotOpen::Ended => Self::Elsewhere(why.to_string()),
-        }
-    }
-}
-
-impl From<JoinError> for ShardError {
-    fn from(error: JoinError) -> Self {
-        match error.try_into_panic() {
-            Ok(panic) => Self::Panicked(panic_message(&*panic)),
-            Err(error) => Self::Opening(error.to_string()),
-        }
-    }
-}
-
-impl From<LookupError> for ShardError {
-    fn from(error: LookupError) -> Self {
-        match error {
-            LookupError::Tantivy(_) | LookupError::Damaged(_) => Self::LocalDamage(error.to_string()),
-        }
-    }
 }
 
 impl Shard {
@@ -532,16 +379,6 @@ impl Shard {
         let fresh = fresh.map_err(|error| ShardError::Unavailable(error.to_string()))?;
         missing(&fresh).map_or(Ok(()), |index| Err(ShardError::NoIndex(index.name.clone())))
     }
-}
-
-fn closed() -> ShardError {
-    ShardError::Opening("the shard was closed meanwhile; it is being opened again".to_owned())
-}
-
-/// About how many bytes a write needs in memory.
-fn size(write: &Write) -> usize {
-    let fixed = 128;
-    fixed + write.id.len() + write.change.bytes()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::*;
 use crate::catalog::Indexes;
 use crate::definition::Definition;
 use crate::schema::IndexSchema;
+use serde_json::value::RawValue;
 
 mod damage;
 mod history;
