@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use plugin::access_log::{JsonLine, rfc_3339};
 use tokio::time::Instant;
 
-use crate::connection::Refusal;
 use crate::listener::Listener;
 use crate::plan::Source;
 use crate::pool::{Lease, Pool};
+use crate::refusal::Refusal;
 use crate::relay::{End, Traffic};
 
 /// A connection, as far as the log shows it. Its line is written when this is dropped, if lines are wanted.

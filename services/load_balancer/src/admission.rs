@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{ClientGuard, ClientKey, Clients};
-use crate::connection::Refusal;
 use crate::plan::LimitsPlan;
+use crate::refusal::Refusal;
 
 /// The connections of a listener.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! balancer's own fields are added last, as a gateway does, so a client can neither forge nor remove them.
 
 mod exchange;
+pub(crate) mod front;
 mod urls;
 
 use std::convert::Infallible;
@@ -11,56 +12,36 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use cluster::ClusterView;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body::Body as _;
-use ipnet::IpNet;
 use mesh::head::websocket::HandshakeError;
 use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
-use mesh::{AffinityKey, Deadline, Mesh, MeshBody, MeshError, Options, Repeated, Turns};
+use mesh::{AffinityKey, Deadline, MeshBody, MeshError, Options, Repeated};
 use plugin::access_log::LoggedRequest;
 use plugin::access_log::reason::{Reason, of_code};
 use plugin::client_addr::{self, client_addr};
-use plugin::http::{Guard, grpc, trace};
+use plugin::http::{grpc, trace};
 use plugin::proxy_protocol::is_trusted;
-use plugin::retry::Retries;
 use plugin::tunnel::{self, Handshake};
 use plugin::{
     AcceptLimits, Context, CoreListener, CountedBody, DrainingListener, OnRefused, Peer, Protocols,
     RefusalReason, ServeLimits, TlsSession,
 };
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tower::service_fn;
-use types::{ErrorKind, NodeId, Problem, ServiceName, api};
+use types::{ErrorKind, Problem, api};
 
 use self::exchange::Exchange;
+use self::front::Front;
 pub(crate) use self::urls::Urls;
 use crate::client::ClientKey;
-use crate::connection::Refusal;
 use crate::listener::{Lasting, Listener, Live};
-use crate::plan::HttpPlan;
+use crate::refusal::Refusal;
 use crate::settings::Balance;
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
-
-/// The hint for a request to a host that is not allowed.
-const HOSTS: &str = "add it to `hosts` of the listener in the settings of load_balancer";
-
-/// What a listener in HTTP mode has besides the parts of every listener.
-#[derive(Debug)]
-pub(crate) struct Front {
-    node: NodeId,
-    pub(crate) mesh: Mesh,
-    view: watch::Receiver<ClusterView>,
-    /// The service whose API is the target, and who may reach it. Without it the target is the listener's pool.
-    pub(crate) service: Option<(ServiceName, Guard)>,
-    trust: Vec<IpNet>,
-    retries: Retries,
-    turns: Arc<Turns>,
-}
 
 /// Why the balancer answers a request itself.
 enum Refused {
@@ -80,32 +61,6 @@ impl From<Refusal> for Refused {
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
         Self::Problem(Box::new(problem))
-    }
-}
-
-impl Front {
-    /// With these settings. What the one before knows and has open is kept as far as they allow it.
-    pub(crate) fn new(plan: HttpPlan, cx: &Context, before: Option<&Self>) -> Self {
-        let HttpPlan { trust, service, limits, retries, .. } = plan;
-        let mesh = before.map(|before| &before.mesh).filter(|mesh| *mesh.limits() == limits).cloned();
-        Self {
-            node: cx.node.clone(),
-            mesh: mesh.unwrap_or_else(|| cx.mesh.with_limits(limits)),
-            view: cx.view.clone(),
-            service: service.map(|(service, hosts)| (service, Guard::new(hosts, HOSTS))),
-            trust,
-            retries,
-            turns: before.map(|before| Arc::clone(&before.turns)).unwrap_or_default(),
-        }
-    }
-
-    /// The problem, completed with the node and the request's id.
-    fn signed(&self, problem: Problem, id: &HeaderValue) -> Problem {
-        Problem {
-            node: Some(self.node.to_string()),
-            request_id: id.to_str().ok().map(ToOwned::to_owned),
-            ..problem
-        }
     }
 }
 

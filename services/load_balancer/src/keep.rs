@@ -7,12 +7,11 @@ use cluster::ClusterView;
 use plugin::check;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use types::{Generation, NodeId};
 
 use crate::address::{Address, Host};
 use crate::backend::Wanted;
-use crate::members::{self, Members};
-use crate::plan::{Fixed, Forward, Protocol, Source};
+use crate::members::{self, Entry, Members};
+use crate::plan::{Fixed, Forward, Source};
 use crate::pool::{Lack, Pool};
 use crate::resolve::{Known, Lookup, Names};
 use crate::vanished::Vanished;
@@ -21,23 +20,6 @@ use crate::vanished::Vanished;
 const MEETING: Duration = Duration::from_secs(5);
 /// How often the backends are looked at, at least: those that have left go with their last connection.
 const LOOK: Duration = Duration::from_secs(10);
-
-/// A backend before its name is resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) address: Address,
-    /// As settings or gossip name it.
-    pub(crate) named: String,
-    pub(crate) member: Option<(NodeId, Generation)>,
-    pub(crate) protocol: Protocol,
-    pub(crate) weight: u32,
-    pub(crate) is_backup: bool,
-    pub(crate) is_leaving: bool,
-    /// It has disappeared from gossip together with most others.
-    pub(crate) is_kept: bool,
-    /// It speaks TLS, as gossip says.
-    pub(crate) is_tls: bool,
-}
 
 /// Keeps a target's backends up to date, until it is retired and its last connection has ended. `detector` is how long the
 /// failure detector takes to declare a member dead.
@@ -171,6 +153,7 @@ async fn check_all(pool: &Pool, forward: &Forward) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Protocol;
 
     fn entry(address: &str) -> Entry {
         Entry {

@@ -11,7 +11,7 @@ use plugin::access_log::AccessLog;
 use plugin::{Context, InFlight, Tls};
 
 use crate::admission::Admission;
-use crate::http::Front;
+use crate::http::front::Front;
 use crate::meters::ListenerMeters;
 use crate::plan::{Forward, ListenerPlan};
 use crate::pool::Pool;

@@ -1,11 +1,27 @@
 //! The members of a service as backends: at the listener of their own that the settings name. Pure.
 
 use cluster::ClusterView;
-use types::{Phase, ServiceName};
+use types::{Generation, NodeId, Phase, ServiceName};
 
 use crate::address::Address;
-use crate::keep::Entry;
 use crate::plan::Protocol;
+
+/// A backend before its name is resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) address: Address,
+    /// As settings or gossip name it.
+    pub(crate) named: String,
+    pub(crate) member: Option<(NodeId, Generation)>,
+    pub(crate) protocol: Protocol,
+    pub(crate) weight: u32,
+    pub(crate) is_backup: bool,
+    pub(crate) is_leaving: bool,
+    /// It has disappeared from gossip together with most others.
+    pub(crate) is_kept: bool,
+    /// It speaks TLS, as gossip says.
+    pub(crate) is_tls: bool,
+}
 
 /// What the view says of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]

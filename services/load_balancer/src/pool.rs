@@ -19,9 +19,9 @@ use crate::admission::Wait;
 use crate::backend::{Slot, Standing, Wanted, reconcile};
 use crate::choose::{Candidate, Chooser};
 use crate::client::ClientKey;
-use crate::connection::Refusal;
 use crate::http::Urls;
 use crate::plan::{Forward, TargetPlan};
+use crate::refusal::Refusal;
 use lease::Waiting;
 
 pub(crate) use lease::Lease;

@@ -12,9 +12,9 @@ use plugin::{
     with_scheme,
 };
 
+use crate::balancer::{Balancer, leads_elsewhere};
 use crate::listeners::{OpenListener, Running, scheme};
 use crate::plan::Plan;
-use crate::service::{Balancer, leads_elsewhere};
 use crate::settings::Mode;
 
 /// The settings that need a restart, as JSON pointers: an address that overlaps with an open one, and another mode. Pure.

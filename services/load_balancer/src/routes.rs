@@ -10,7 +10,7 @@ use http::Uri;
 use plugin::http::{json, method_not_allowed, problem};
 use types::{ErrorKind, Problem};
 
-use crate::service::Balancer;
+use crate::balancer::Balancer;
 use crate::shown;
 
 pub(crate) fn router(balancer: Arc<Balancer>) -> Router {

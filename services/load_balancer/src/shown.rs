@@ -7,12 +7,12 @@ use types::ServiceName;
 use types::backends::{Backend, BackendState};
 
 use crate::backend::{Slot, Standing};
-use crate::http::Front;
+use crate::balancer::Balancer;
+use crate::http::front::Front;
 use crate::listener::Listener;
 use crate::listeners::Running;
 use crate::plan::Source;
 use crate::pool::Pool;
-use crate::service::Balancer;
 use crate::settings::Mode;
 
 /// All listeners of a balancer.

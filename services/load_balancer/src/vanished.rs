@@ -8,8 +8,7 @@ use mesh::Lost;
 use tokio::time::Instant;
 use types::NodeId;
 
-use crate::keep::Entry;
-use crate::members::Members;
+use crate::members::{Entry, Members};
 
 /// The members of a target that have disappeared.
 #[derive(Debug, Default)]

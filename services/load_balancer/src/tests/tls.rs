@@ -35,7 +35,7 @@ async fn in_front(port: u16, host: &str, ca: Option<PathBuf>) -> Running {
     // Every name is this machine.
     let lookup: crate::resolve::Lookup =
         Arc::new(|_, port| Box::pin(async move { Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]) }));
-    let service = crate::service::Balancer::start(plan, &context, &lookup).await.unwrap();
+    let service = crate::balancer::Balancer::start(plan, &context, &lookup).await.unwrap();
     Running { context, service: Arc::new(service), views }
 }
 
