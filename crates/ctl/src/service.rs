@@ -77,6 +77,13 @@ pub(crate) fn check_type(view: &Members, service: &ServiceName, kind: &Kind) -> 
     })
 }
 
+/// A service of load balancers, if a member runs one. Pure.
+pub(crate) fn balancer(view: &Members) -> Option<ServiceName> {
+    let states = view.members.iter().filter_map(|member| member.state.as_ref());
+    let mut balancers = states.filter(|state| state.service_type().is_some_and(|of| of.as_str() == BALANCER));
+    balancers.find_map(|state| state.role.service()).cloned()
+}
+
 /// Reaches an agent for a service: the named one, else the one that is named after its type, else the only one of that
 /// type.
 pub(crate) async fn reach(cx: &Cx, service: Option<&ServiceName>, kind: &Kind) -> anyhow::Result<Reached> {

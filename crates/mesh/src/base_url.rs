@@ -198,6 +198,11 @@ impl BaseUrl {
         &self.0.state
     }
 
+    /// The same for clones of one parsed address alone, for as long as one of them exists.
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// Whether both are clones of one parsed address, not merely equal.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

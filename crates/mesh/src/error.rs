@@ -7,6 +7,9 @@ use types::{Epoch, ErrorKind, NodeId, Problem, ServiceName, ShardId};
 use crate::head::MAX_HOPS;
 use crate::proxies::proxy_refusal;
 
+/// What clients read instead of an address.
+const SERVER: &str = "the server";
+
 /// Why a request got no answer from a member.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MeshError {
@@ -183,10 +186,10 @@ pub enum MeshError {
     #[error("there is no address to send the request to")]
     NoAddress,
     /// Find out why the active checks of all addresses fail.
-    #[error("the checks of every address fail: {why}")]
+    #[error("the checks of every address fail{}", .why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     AllDown {
         /// The addresses and why each fails.
-        why: String,
+        why: Option<String>,
     },
 }
 
@@ -248,6 +251,43 @@ impl MeshError {
             problem.status = 408;
         }
         problem
+    }
+
+    /// The same for clients that need not know where their requests are sent: without addresses.
+    #[must_use]
+    pub fn without_address(mut self) -> Self {
+        match &mut self {
+            Self::Unreachable { address, .. }
+            | Self::Broken { address, .. }
+            | Self::HeadTooLarge { address }
+            | Self::BadAnswer { address, .. }
+            | Self::Garbage { address, .. }
+            | Self::BadHandshake { address, .. }
+            | Self::NoWebSockets { address }
+            | Self::TimedOut { address, .. }
+            | Self::DeadlinePassed { address: Some(address) } => SERVER.clone_into(address),
+            Self::NoTlsSession { address, why } => {
+                SERVER.clone_into(address);
+                // It may name the hosts of the certificate.
+                "the handshake failed".clone_into(why);
+            }
+            Self::AllDown { why } => *why = None,
+            Self::UnknownService { .. }
+            | Self::ForOperators { .. }
+            | Self::NoServingMember { .. }
+            | Self::NoOwner { .. }
+            | Self::Refused { .. }
+            | Self::QueueFull { .. }
+            | Self::BodyTooLargeToResend { .. }
+            | Self::DeadlinePassed { address: None }
+            | Self::BodyAborted { .. }
+            | Self::BodyMalformed { .. }
+            | Self::BodyStalled { .. }
+            | Self::Loop
+            | Self::Malformed { .. }
+            | Self::NoAddress => {}
+        }
+        self
     }
 
     fn outline(&self) -> (ErrorKind, &str, &str) {

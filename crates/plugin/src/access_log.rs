@@ -28,7 +28,7 @@ use types::ReasonCode;
 
 use crate::{Context, Health};
 use buffers::{Buffers, Filled, Pushed, give_back, take};
-use sink::Sink;
+use sink::{Sink, Unwritten};
 
 pub use json::JsonLine;
 pub use request::{LoggedHead, LoggedRequest, RequestEnd};
@@ -286,10 +286,12 @@ impl Shared {
             return filled.bytes;
         }
         let (bytes, written) = sink.write(filled.bytes).await;
-        let trouble = |error: &io::Error| Trouble { why: error.to_string(), is_of_write: sink.is_open() };
-        *self.trouble() = written.as_ref().err().map(trouble);
-        if let Err(error) = written {
-            self.dropped.fetch_add(filled.lines, Ordering::Relaxed);
+        let unwritten = written.err();
+        let trouble =
+            |unwritten: &Unwritten| Trouble { why: unwritten.error.to_string(), is_of_write: sink.is_open() };
+        *self.trouble() = unwritten.as_ref().map(trouble);
+        if let Some(Unwritten { error, lines }) = unwritten {
+            self.dropped.fetch_add(lines, Ordering::Relaxed);
             *failure = Some(error);
         }
         bytes

@@ -24,7 +24,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use types::ReasonCode;
 
 use crate::{Health, ServiceError};
@@ -47,7 +47,7 @@ const CERTIFICATE_EXPIRED: ReasonCode = ReasonCode::new("certificate-expired");
 
 /// The interval of the checks of the certificates' files.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// How often handshakes that fail for lack of a certificate are logged at most.
+/// How often handshakes that fail because of certificates are logged at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How a connection is encrypted. Every request that came over TLS has it as an extension.
@@ -104,7 +104,7 @@ struct Shared {
     config: ArcSwapOption<ServerConfig>,
     loaded: AtomicU64,
     failed: AtomicU64,
-    /// When handshakes that fail for lack of a certificate are logged next.
+    /// When a handshake that failed may be logged next.
     next_log: Mutex<Instant>,
 }
 
@@ -247,20 +247,39 @@ impl Tls {
         statuses.into_iter().filter_map(|status| Some((status.name, status.not_after?))).collect()
     }
 
-    /// Logs a handshake that failed. That is the client's affair, unless there is no certificate for it.
+    /// Logs a handshake that failed. Most are the client's affair; an operator has to know of a certificate that is missing, and
+    /// why one of a client is not accepted, which the client is not told.
     pub(crate) fn failed(&self, peer: SocketAddr, error: &std::io::Error) {
-        let Some((name, why)) = self.0.missing() else {
-            debug!(listener = self.0.listener.now(), %peer, %error, "no TLS handshake");
+        let listener = self.0.listener.now();
+        if let Some((name, why)) = self.0.missing() {
+            if self.may_log() {
+                let why = why.unwrap_or_default();
+                warn!(listener, %peer, %error, certificate = name, why,
+                    "TLS handshakes fail while a certificate is missing");
+            }
             return;
-        };
+        }
+        match HandshakeFailure::of(error) {
+            HandshakeFailure::ClientCertificateRefused if self.may_log() => {
+                info!(listener, %peer, %error, "the certificate of a client is not accepted");
+            }
+            HandshakeFailure::NoClientCertificate
+            | HandshakeFailure::ClientCertificateRefused
+            | HandshakeFailure::Other => {
+                debug!(listener, %peer, %error, "no TLS handshake");
+            }
+        }
+    }
+
+    /// Whether a failed handshake may be logged: clients could fill the log otherwise.
+    fn may_log(&self) -> bool {
         let now = Instant::now();
         let mut next_log = self.0.next_log.lock().unwrap_or_else(PoisonError::into_inner);
-        if now >= *next_log {
+        let may_log = now >= *next_log;
+        if may_log {
             *next_log = now + LOG_INTERVAL;
-            let why = why.unwrap_or_default();
-            warn!(listener = self.0.listener.now(), %peer, %error, certificate = name, why,
-                "TLS handshakes fail while a certificate is missing");
         }
+        may_log
     }
 
     /// Shakes hands with a client.
@@ -345,7 +364,9 @@ fn of_certificate(listener: &str, status: &CertificateStatus, now: i64) -> (u8, 
         return (0, Health::degraded(CERTIFICATE_MISSING, text));
     }
     if not_after.is_some_and(|end| end < now) {
-        let text = format!("the certificate {name} of listener `{listener}` has expired");
+        let refused = trouble.as_ref().map(|why| format!("; the one that replaced it can't be used: {why}"));
+        let refused = refused.unwrap_or_default();
+        let text = format!("the certificate {name} of listener `{listener}` has expired{refused}");
         return (1, Health::degraded(CERTIFICATE_EXPIRED, text));
     }
     if trouble.is_some() {

@@ -132,7 +132,7 @@ impl Gateway {
                 answer.headers_mut().entry(REQUEST_ID).or_insert(id);
                 return closing(answer, in_flight);
             }
-            Err(Refused::Index) => self.index(),
+            Err(Refused::Index(routes)) => self.index(&routes),
             Err(Refused::Problem(problem)) => {
                 refused = http::StatusCode::from_u16(problem.status).ok();
                 self.refusal(*problem, &id, is_grpc)
@@ -217,7 +217,9 @@ impl Gateway {
                 let sent = self.mesh.send_with(&service, &options, Request::from_parts(*parts, body)).await;
                 self.forwarded(sent, None)
             }
-            Destination::Nowhere if parts.uri.path() == "/" => Err(Refused::Index),
+            Destination::Nowhere if parts.uri.path() == "/" => {
+                Err(Refused::Index(self.routes_of(asked.host)))
+            }
             Destination::Nowhere => Err(self.nowhere(parts.uri.path()).into()),
         }
     }
@@ -250,11 +252,7 @@ impl Gateway {
             Ok(answer) => Ok(answer.map(|body| RouteBody::forwarded(body, deadline))),
             Err(error) => {
                 debug!(%error, "a request got no answer");
-                let problem = error.to_problem();
-                Err(match error {
-                    MeshError::UnknownService { .. } => problem.hint(self.what_there_is()).into(),
-                    _ => problem.into(),
-                })
+                Err(error.without_address().to_problem().into())
             }
         }
     }
@@ -294,8 +292,8 @@ pub(crate) fn closing(mut answer: Response<AnyBody>, in_flight: &InFlight) -> Re
 
 /// Why the gateway answers a request itself.
 pub(crate) enum Refused {
-    /// It requests the list of routes and services.
-    Index,
+    /// It requests the list of services and of these routes.
+    Index(Vec<serde_json::Value>),
     Problem(Box<Problem>),
     /// A problem with a field in the head of the answer.
     With(Box<Problem>, HeaderName, HeaderValue),

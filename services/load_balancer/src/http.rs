@@ -31,6 +31,7 @@ use plugin::{
 };
 use tokio::time::{Instant, timeout_at};
 use tower::service_fn;
+use tracing::debug;
 use types::{ErrorKind, Problem, api};
 
 use self::exchange::Exchange;
@@ -311,7 +312,10 @@ async fn pass_on(
         }
         (None, None) => return Err(Refusal::NoBackend.into()),
     };
-    sent.map_err(|error| error.to_problem().into())
+    sent.map_err(|error| {
+        debug!(listener = listener.name, %error, "a request got no answer");
+        error.without_address().to_problem().into()
+    })
 }
 
 /// How the mesh chooses.

@@ -15,6 +15,9 @@ use crate::plan::Source;
 use crate::pool::Pool;
 use crate::settings::Mode;
 
+/// Why a backup that is up may get nothing.
+const BACKUP: &str = "a backup: it gets connections only while no other backend is up";
+
 /// All listeners of a balancer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Shown {
@@ -153,7 +156,7 @@ fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {
         Standing::Up => {
             let by_request = || slot.url.as_ref().and_then(BaseUrl::why_unreachable);
             let failed = slot.failure.as_ref().map(|why| format!("the last connect failed: it {why}"));
-            failed.or_else(by_request)
+            failed.or_else(by_request).or_else(|| slot.of.is_backup.then(|| BACKUP.to_owned()))
         }
         Standing::Ejected if slot.ejected().is_some() => slot.ejected().map(ToOwned::to_owned),
         Standing::Ejected => {

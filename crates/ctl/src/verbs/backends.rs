@@ -1,7 +1,7 @@
 //! `ctl backends`: where each gateway or load balancer sends requests or connections, and why a backend gets none.
 
 use types::ServiceName;
-use types::api::Member;
+use types::api::{Member, Members};
 use types::backends::{Backend, BackendPool, BackendState, Backends};
 
 use crate::exit::{Exit, Failure};
@@ -39,9 +39,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     service::check_type(&view, &service, &GATEWAYS)?;
     let gateways: Vec<_> = view.members.iter().filter(|member| serves(member, &service)).collect();
     if gateways.is_empty() {
-        return Err(Failure::new(Exit::Error, format!("no member serves `{service}`"))
-            .hint("`ctl members` shows what each member does; `ctl set-service NODE api_gateway` makes one a gateway")
-            .into());
+        return Err(nobody(&view, &service).into());
     }
     let (answers, is_whole) = ask(&reached, &gateways, service).await?;
     cx.out.data(
@@ -51,6 +49,17 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         |answers| names(answers),
     )?;
     Ok(if is_whole { Exit::Ok } else { Exit::Error })
+}
+
+/// No member serves the service. The hint names load balancers, if there are some: they have backends, too.
+fn nobody(view: &Members, service: &ServiceName) -> Failure {
+    let failure = Failure::new(Exit::Error, format!("no member serves `{service}`"));
+    match service::balancer(view).filter(|balancer| balancer != service) {
+        Some(balancer) => failure.hint(format!("`ctl backends --service {balancer}` shows those of the load balancers")),
+        None => failure.hint(
+            "`ctl members` shows what each member does; `ctl set-service NODE api_gateway` makes one a gateway",
+        ),
+    }
 }
 
 fn serves(member: &Member, service: &ServiceName) -> bool {

@@ -51,10 +51,13 @@ fn each_error_has_its_status_a_code_and_a_hint() {
         (MeshError::Loop, 508, "loop-detected"),
         (MeshError::Malformed { why: why() }, 400, "malformed-request"),
         (MeshError::NoAddress, 500, "no-address"),
-        (MeshError::AllDown { why: why() }, 503, "no-backend"),
+        (MeshError::AllDown { why: Some(why()) }, 503, "no-backend"),
     ] {
         let problem = error.to_problem();
         assert_eq!((problem.status, problem.code()), (status, code), "{error:?}");
+        let for_clients = error.clone().without_address().to_problem();
+        assert_eq!((for_clients.status, for_clients.code()), (status, code), "{error:?}");
+        assert!(!for_clients.detail.contains(&address()), "{for_clients:?}");
         assert!(problem.hint.is_some_and(|hint| !hint.is_empty()), "{error:?}");
     }
 }

@@ -33,7 +33,7 @@ impl Goal<'_> {
             Self::Addresses { urls: [], .. } => MeshError::NoAddress,
             Self::Addresses { urls, .. } => {
                 let why = |url: &BaseUrl| Some(format!("{} {}", url.authority(), url.state().why_down()?));
-                MeshError::AllDown { why: urls.iter().filter_map(why).collect::<Vec<_>>().join(", ") }
+                MeshError::AllDown { why: Some(urls.iter().filter_map(why).collect::<Vec<_>>().join(", ")) }
             }
         }
     }

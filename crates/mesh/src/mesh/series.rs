@@ -1,6 +1,6 @@
 //! What is counted of the requests to each service and route, for metrics: only of members and addresses that exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,21 +71,18 @@ impl Mesh {
             merge(&mut all, UpstreamSeries { name: pool.name, read, panic: pool.panic, members });
         }
         // The latest first. What a route shares with its predecessor is counted once.
-        let (mut counted, mut seen) = (Vec::<Arc<Upstream>>::new(), Vec::<BaseUrl>::new());
+        let (mut counted, mut seen) = (HashSet::new(), HashSet::new());
         for route in self.0.counts.upstreams.routes().into_iter().rev() {
             let addresses = route.addresses().iter().map(|(url, weight)| (url, *weight));
             let pool = self.backends_of_route(route.name(), addresses);
-            let members = pool.backends.iter().zip(route.addresses()).filter(|(_, (url, _))| {
-                let is_new = !seen.iter().any(|known| known.is_same(url));
-                if is_new {
-                    seen.push(url.clone());
-                }
-                is_new
-            });
+            let members = pool
+                .backends
+                .iter()
+                .zip(route.addresses())
+                .filter(|(_, (url, _))| seen.insert(url.identity()));
             let members = members.map(|(backend, (url, _))| UpstreamMember::new(backend, url)).collect();
-            let is_counted = counted.iter().any(|known| Arc::ptr_eq(known, route.upstream()));
-            let read = if is_counted { UpstreamRead::default() } else { read(route.upstream()) };
-            counted.push(Arc::clone(route.upstream()));
+            let is_first = counted.insert(Arc::as_ptr(route.upstream()));
+            let read = if is_first { read(route.upstream()) } else { UpstreamRead::default() };
             merge(&mut all, UpstreamSeries { name: pool.name, read, panic: false, members });
         }
         for (name, waiting) in self.0.counts.upstreams.waiting_for_vacant() {

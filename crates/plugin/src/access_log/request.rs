@@ -103,7 +103,7 @@ impl LoggedRequest {
             host: host.map(ToOwned::to_owned),
             path: Some(path.to_owned()),
             user_agent: text(headers, USER_AGENT),
-            referer: text(headers, REFERER),
+            referer: text(headers, REFERER).map(|referer| shown_of(referer, log.query())),
             ..Line::default()
         };
         Some(Box::new(Self { log: log.clone(), line, trail: Trail::default(), waited: Duration::ZERO }))
@@ -160,10 +160,7 @@ impl LoggedRequest {
             return;
         }
         let asked = refused.asked.clone();
-        let path = asked.path.map(|path| match log.query() {
-            QueryLog::Keep => path,
-            QueryLog::Omit => path.split('?').next().unwrap_or_default().to_owned(),
-        });
+        let path = asked.path.map(|path| shown_of(path, log.query()));
         let none = HeaderMap::new();
         let headers = refused.headers.unwrap_or(&none);
         let now = SystemTime::now();
@@ -184,12 +181,20 @@ impl LoggedRequest {
             reason: Some(of_code(refused.problem.code())),
             request_id: refused.problem.request_id.clone(),
             user_agent: asked.user_agent,
-            referer: asked.referer,
+            referer: asked.referer.map(|referer| shown_of(referer, log.query())),
             ..Line::default()
         };
         let format = log.format();
         log.append(|out| line.write(format, out));
     }
+}
+
+/// A path or URL as the log shows it.
+fn shown_of(mut target: String, query: QueryLog) -> String {
+    if let (QueryLog::Omit, Some(end)) = (query, target.find('?')) {
+        target.truncate(end);
+    }
+    target
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {

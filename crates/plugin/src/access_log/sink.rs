@@ -1,7 +1,7 @@
 //! Where lines go: the standard output, or a file that is opened again when it was moved away.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,8 +17,24 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Sink {
     /// None for the standard output.
     path: Option<PathBuf>,
-    file: Option<File>,
+    file: Option<Opened>,
     next_check: Instant,
+}
+
+/// A file that is written to.
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    /// Whether its last line was written only in part.
+    is_torn: bool,
+}
+
+/// Why lines were not written.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    pub(super) error: io::Error,
+    /// How many of them; those before were.
+    pub(super) lines: u64,
 }
 
 impl Sink {
@@ -45,8 +61,10 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes whole lines, and returns their memory.
-    pub(super) async fn write(&mut self, lines: Vec<u8>) -> (Vec<u8>, io::Result<()>) {
+    /// Writes whole lines, and returns their memory. The first one after a line that could be written only in part begins on a line
+    /// of its own.
+    pub(super) async fn write(&mut self, lines: Vec<u8>) -> (Vec<u8>, Result<(), Unwritten>) {
+        let all = count(&lines);
         let (path, mut file) = (self.path.clone(), self.file.take());
         let is_due = Instant::now() >= self.next_check;
         if is_due {
@@ -55,18 +73,23 @@ impl Sink {
         let writing = spawn_blocking(move || {
             let Some(path) = path else {
                 let mut stdout = io::stdout().lock();
-                let written = stdout.write_all(&lines).and_then(|()| stdout.flush());
+                let written = append(&mut stdout, &lines);
+                let flushed = |()| stdout.flush().map_err(|error| Unwritten { error, lines: 0 });
+                let written = written.and_then(flushed);
                 return (None, lines, written);
             };
-            if is_due && file.as_ref().is_some_and(|file| !is_at(file, &path)) {
+            if is_due && file.as_ref().is_some_and(|opened| !is_at(&opened.file, &path)) {
                 file = None;
             }
             match file.map_or_else(|| open(&path), Ok) {
-                Ok(mut file) => {
-                    let written = file.write_all(&lines);
-                    (Some(file), lines, written)
+                Ok(mut opened) => {
+                    let written = opened.append(&lines);
+                    (Some(opened), lines, written)
                 }
-                Err(error) => (None, lines, Err(error)),
+                Err(error) => {
+                    let unwritten = Unwritten { error, lines: count(&lines) };
+                    (None, lines, Err(unwritten))
+                }
             }
         });
         match writing.await {
@@ -74,21 +97,70 @@ impl Sink {
                 self.file = file;
                 (lines, written)
             }
-            Err(error) => (Vec::new(), Err(io::Error::other(error))),
+            Err(error) => (Vec::new(), Err(Unwritten { error: io::Error::other(error), lines: all })),
         }
     }
 }
 
+impl Opened {
+    fn append(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
+        if self.is_torn {
+            self.file.write_all(b"\n").map_err(|error| Unwritten { error, lines: count(lines) })?;
+            self.is_torn = false;
+        }
+        let written = append(&mut self.file, lines);
+        if written.is_err() {
+            self.is_torn = is_torn(&self.file);
+        }
+        written
+    }
+}
+
+/// Writes lines for as long as that succeeds.
+fn append(to: &mut impl Write, lines: &[u8]) -> Result<(), Unwritten> {
+    let mut rest = lines;
+    while !rest.is_empty() {
+        let error = match to.write(rest) {
+            Ok(0) => io::ErrorKind::WriteZero.into(),
+            Ok(written) => {
+                rest = &rest[written..];
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => error,
+        };
+        return Err(Unwritten { error, lines: count(rest) });
+    }
+    Ok(())
+}
+
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+}
+
 /// Opens a file, which is created together with its folder if it is not there.
-fn open(path: &Path) -> io::Result<File> {
-    let open = || OpenOptions::new().append(true).create(true).open(path);
-    match (open(), path.parent()) {
+fn open(path: &Path) -> io::Result<Opened> {
+    // Reading shows whether an earlier process was killed while it wrote a line. A pipe or device has no end to look at.
+    let open = || {
+        let options = || OpenOptions::new().append(true).create(true).clone();
+        options().read(true).open(path).or_else(|_unreadable| options().open(path))
+    };
+    let file = match (open(), path.parent()) {
         (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
             std::fs::create_dir_all(folder)?;
             open()
         }
         (opened, _) => opened,
-    }
+    }?;
+    Ok(Opened { is_torn: is_torn(&file), file })
+}
+
+/// Whether a regular file ends within a line. No if it can't be read.
+fn is_torn(mut file: &File) -> bool {
+    let is_file = file.metadata().is_ok_and(|about| about.is_file() && about.len() > 0);
+    let mut last = [b'\n'];
+    let read = is_file && file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).is_ok();
+    read && last != [b'\n']
 }
 
 /// Whether an open file is still the one at its path.
@@ -97,5 +169,46 @@ fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata().map(identity), std::fs::metadata(path).map(identity)) {
         (Ok(open), Ok(there)) => open == there,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with room for some bytes.
+    struct Disk(usize, Vec<u8>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let written = bytes.len().min(self.0 - self.1.len());
+            self.1.extend_from_slice(&bytes[..written]);
+            if written == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(written) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_lines_that_a_full_disk_has_no_room_for_count_as_unwritten() {
+        for (room, unwritten) in [(0, 3), (3, 3), (4, 2), (7, 2), (8, 1), (11, 1)] {
+            let error = append(&mut Disk(room, Vec::new()), b"one\ntwo\nsix\n").unwrap_err();
+            assert_eq!((error.lines, error.error.kind()), (unwritten, io::ErrorKind::StorageFull), "{room}");
+        }
+        append(&mut Disk(12, Vec::new()), b"one\ntwo\nsix\n").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_line_after_a_torn_one_begins_on_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "whole\n{\"time").unwrap();
+        let mut sink = Sink::new(Some(path.clone()));
+        for line in ["one\n", "two\n"] {
+            sink.write(line.into()).await.1.unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\n{\"time\none\ntwo\n");
     }
 }

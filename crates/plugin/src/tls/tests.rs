@@ -190,7 +190,7 @@ fn the_most_severe_trouble_is_reported_and_the_others_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let [expired, shop] = ["expired", "shop"].map(|name| files(folder.path(), name));
     put(&expired, EXPIRED);
-    let certificates = Certificates::new(ListenerName::new("web"), vec![expired, shop.clone()]);
+    let certificates = Certificates::new(ListenerName::new("web"), vec![expired.clone(), shop.clone()]);
     assert_eq!(certificates.poll(), Polled { loaded: 1, failed: 1 });
     assert_eq!(certificates.poll(), NOTHING, "it is reported once");
     let Health::Degraded(why) = health("web", &certificates.statuses(), 1_700_000_000) else {
@@ -210,6 +210,13 @@ fn the_most_severe_trouble_is_reported_and_the_others_are_served() {
     assert_eq!(certificates.poll(), LOADED);
     assert_eq!(code(1_000_000_000), None);
     assert_eq!(code(1_700_000_000), Some(CERTIFICATE_EXPIRED));
+    std::fs::write(&expired.key, RENEWED[1]).unwrap();
+    assert_eq!([certificates.poll(), certificates.poll()], [NOTHING, FAILED]);
+    let Health::Degraded(why) = health("web", &certificates.statuses(), 1_700_000_000) else {
+        panic!("it has expired")
+    };
+    assert_eq!(why.code, CERTIFICATE_EXPIRED);
+    assert!(why.text.contains("the one that replaced it can't be used"), "{why}");
 }
 
 #[test]

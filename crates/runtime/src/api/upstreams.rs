@@ -29,8 +29,12 @@ fn declare_services(metrics: &Metrics, series: &impl Read) {
     let help = "Time from the begin of an attempt to the end of its answer, of a WebSocket to the end of its handshake, by \
                 service or route";
     metrics.observable_histograms("upstream_request_duration_seconds", help, move || {
-        let durations = |series: &UpstreamSeries| (service(series), series.read.durations.clone());
-        of().iter().map(durations).collect::<Vec<_>>()
+        let durations = |series: &UpstreamSeries| {
+            let read = &series.read.durations;
+            // Thousands of routes may have had no request yet.
+            (read.count() > 0).then(|| (service(series), read.clone()))
+        };
+        of().iter().filter_map(durations).collect::<Vec<_>>()
     });
     let of = series.clone();
     let help =

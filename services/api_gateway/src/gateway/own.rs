@@ -6,6 +6,7 @@ use axum::body::Body as AnyBody;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use plugin::http::grpc;
+use serde_json::Value;
 use types::{ErrorKind, Problem};
 
 use super::Gateway;
@@ -13,6 +14,9 @@ use crate::explain::{self, Example};
 
 /// The number of characters of a path that an error shows.
 const SHOWN_PATH: usize = 200;
+/// The hint for a request that nothing takes. It lists nothing: a stranger need not know the routes of other hosts, and there may
+/// be thousands.
+const NOWHERE: &str = "`GET /` lists the routes of this host and the services; `ctl routes --test 'GET URL'` shows why no route takes it";
 
 impl Gateway {
     /// The routes in order of precedence; with an example in the query, the one that takes it.
@@ -39,20 +43,7 @@ impl Gateway {
     pub(super) fn nowhere(&self, path: &str) -> Problem {
         let shown: String = path.chars().take(SHOWN_PATH).collect();
         let detail = format!("neither a route nor a service begins `{shown}`");
-        Problem::new(ErrorKind::NotFound, "no-route", detail).hint(self.what_there_is())
-    }
-
-    /// `routes: /files; services: storage, searcher`. Without the services where they have no paths.
-    pub(super) fn what_there_is(&self) -> String {
-        let or_none = |names: Vec<String>| match names.len() {
-            0 => "none".to_owned(),
-            _ => names.join(", "),
-        };
-        let routes = or_none(self.table.ways().iter().map(|way| way.label.clone()).collect());
-        if !self.table.has_services() {
-            return format!("routes: {routes}");
-        }
-        format!("routes: {routes}; services: {}", or_none(self.services().into_keys().collect()))
+        Problem::new(ErrorKind::NotFound, "no-route", detail).hint(NOWHERE)
     }
 
     /// The number of serving members of each service that has a path of its own.
@@ -72,9 +63,14 @@ impl Gateway {
         services
     }
 
+    /// The routes that clients may take under a host, given as [`name_of`](crate::host::name_of) returns it.
+    pub(super) fn routes_of(&self, host: Option<&str>) -> Vec<Value> {
+        let ways = self.table.ways().iter().filter(|way| way.hosts.iter().any(|rule| rule.takes(host)));
+        ways.map(explain::for_clients).collect()
+    }
+
     /// `GET /`: the routes and services behind this gateway, as far as they concern its clients: not where they lead.
-    pub(super) fn index(&self) -> Response<AnyBody> {
-        let routes: Vec<_> = self.table.ways().iter().map(explain::for_clients).collect();
+    pub(super) fn index(&self, routes: &[Value]) -> Response<AnyBody> {
         let mut body = serde_json::json!({ "node": self.node, "routes": routes });
         if self.table.has_services() {
             body["services"] = serde_json::json!(self.services());

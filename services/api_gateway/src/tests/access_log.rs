@@ -80,13 +80,17 @@ async fn a_client_that_left_is_logged_as_499() {
     let upstream = Upstream::serving(|_| std::future::pending::<Answer>()).await;
     let gateway = gateway(json!({"to": path, "query": "omit"}), &upstream).await;
     let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
-    stream.write_all(b"GET /files/slow?secret HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /files/slow?secret HTTP/1.1\r\nhost: x\r\nreferer: http://x/a?secret\r\n\r\n")
+        .await
+        .unwrap();
     until(|| gateway.in_flight()).await;
     socket_reset(stream);
     let line = lines(&path, 1).await.remove(0);
     let object: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&object["status"], &object["path"]), (&json!(499), &json!("/files/slow")), "{line}");
     assert_eq!(object["reason"], "client_gone");
+    assert_eq!(object["referer"], "http://x/a", "its query is left out as well");
 }
 
 /// Closes a connection with a reset.
