@@ -87,6 +87,7 @@ impl From<OfBalancer> for Backend {
         let state = match backend.state.as_str() {
             "up" => BackendState::Serving,
             "down" => BackendState::Down,
+            "unreachable" => BackendState::Unreachable,
             "ejected" => BackendState::Ejected,
             "draining" => BackendState::Draining,
             _ => BackendState::NotServing,

@@ -20,6 +20,31 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     table.trim_fmt()
 }
 
+/// The same for a terminal with this many columns. What the last column says follows below the table if that would be wider,
+/// after the first `key` cells of its row.
+pub(crate) fn table_within(
+    columns: Option<usize>,
+    key: usize,
+    header: &[&str],
+    rows: &[Vec<String>],
+) -> String {
+    let wide = table(header, rows);
+    let width = wide.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    let Some((last, others)) = header.split_last().filter(|_| columns.is_some_and(|columns| width > columns))
+    else {
+        return wide;
+    };
+    let narrow: Vec<_> = rows.iter().map(|row| row.iter().take(others.len()).cloned().collect()).collect();
+    let said = rows.iter().filter_map(|row| {
+        let (said, cells) = row.split_last()?;
+        let name = cells.iter().take(key).cloned().collect::<Vec<_>>().join(" ");
+        (said != "-").then(|| format!("\n  - {}: {}", clean(&name), clean(said)))
+    });
+    let said: String = said.collect();
+    let below = if said.is_empty() { said } else { format!("\n\n{}{said}", last.to_lowercase()) };
+    table(others, &narrow) + &below
+}
+
 /// Text from elsewhere, safe for one line of a terminal.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

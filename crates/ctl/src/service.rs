@@ -44,6 +44,11 @@ pub(crate) const ROUTES: Kind =
     Kind { service_type: "api_gateway", have: "routes", named_by: ("routes --service", ""), also: &[] };
 
 impl Kind {
+    /// Whether services of a type have what the command works with.
+    fn allows(&self, service_type: &str) -> bool {
+        service_type == self.service_type || self.also.contains(&service_type)
+    }
+
     /// The command that shows what a service has, as it is typed.
     fn command(&self, service: &ServiceName) -> String {
         let (before, after) = self.named_by;
@@ -57,8 +62,7 @@ pub(crate) fn check_type(view: &Members, service: &ServiceName, kind: &Kind) -> 
     let states = || view.members.iter().filter_map(|member| member.state.as_ref());
     let of_service = states().filter(|state| state.role.service() == Some(service));
     let of_service: Vec<_> = of_service.filter_map(types::RoleState::service_type).collect();
-    let allowed = |service_type: &str| service_type == kind.service_type || kind.also.contains(&service_type);
-    let Some(other) = of_service.first().filter(|first| !allowed(first.as_str())) else { return Ok(()) };
+    let Some(other) = of_service.first().filter(|first| !kind.allows(first.as_str())) else { return Ok(()) };
     let message = format!("`{service}` has no {}: it is of the type {other}", kind.have);
     let failure = Failure::new(Exit::Usage, message);
     if other.as_str() == BALANCER {
@@ -66,22 +70,22 @@ pub(crate) fn check_type(view: &Members, service: &ServiceName, kind: &Kind) -> 
             failure.hint(format!("`ctl backends --service {service}` shows where it sends connections"))
         );
     }
-    let have: BTreeSet<_> = states()
-        .filter(|state| state.service_type().is_some_and(|service_type| allowed(service_type.as_str())))
-        .filter_map(|state| state.role.service())
-        .map(|service| kind.command(service))
-        .collect();
+    let have: BTreeSet<_> = all_of(view, kind).into_iter().map(|service| kind.command(service)).collect();
     Err(match have.is_empty() {
         true => failure.hint(format!("no member runs a service of the type {}", kind.service_type)),
         false => failure.hint(format!("try {}", have.into_iter().collect::<Vec<_>>().join(" or "))),
     })
 }
 
-/// A service of load balancers, if a member runs one. Pure.
-pub(crate) fn balancer(view: &Members) -> Option<ServiceName> {
+/// The services that have what the command works with. Pure.
+pub(crate) fn all_of<'v>(view: &'v Members, kind: &Kind) -> BTreeSet<&'v ServiceName> {
+    of_types(view, |service_type| kind.allows(service_type)).collect()
+}
+
+fn of_types(view: &Members, allowed: impl Fn(&str) -> bool) -> impl Iterator<Item = &ServiceName> {
     let states = view.members.iter().filter_map(|member| member.state.as_ref());
-    let mut balancers = states.filter(|state| state.service_type().is_some_and(|of| of.as_str() == BALANCER));
-    balancers.find_map(|state| state.role.service()).cloned()
+    let of_types = states.filter(move |state| state.service_type().is_some_and(|of| allowed(of.as_str())));
+    of_types.filter_map(|state| state.role.service())
 }
 
 /// Reaches an agent for a service: the named one, else the one that is named after its type, else the only one of that
@@ -100,11 +104,7 @@ pub(crate) async fn reach(cx: &Cx, service: Option<&ServiceName>, kind: &Kind) -
 
 /// The service to use if none is named. Pure.
 pub(crate) fn only_one(view: &Members, kind: &Kind) -> Result<ServiceName, Failure> {
-    let states = view.members.iter().filter_map(|member| member.state.as_ref());
-    let of_type = states.filter(|state| {
-        state.service_type().is_some_and(|service_type| service_type.as_str() == kind.service_type)
-    });
-    let services: BTreeSet<_> = of_type.filter_map(|state| state.role.service()).collect();
+    let services: BTreeSet<_> = of_types(view, |of| of == kind.service_type).collect();
     let usual = kind.service_type.parse().expect("the name follows the rule");
     match services.iter().collect::<Vec<_>>().as_slice() {
         [] => Ok(usual),

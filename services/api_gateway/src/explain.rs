@@ -36,8 +36,8 @@ const NO_HOST: HeaderValue = HeaderValue::from_static("localhost");
 pub(crate) struct RouteView {
     /// Its place in the settings: `/routes/3`.
     place: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+    /// Its name, or else what it takes: as in metrics and logs.
+    name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -262,7 +262,7 @@ impl RouteView {
         let is_sent = matches!(way.target, Target::Service(..) | Target::Addresses { .. });
         Self {
             place: format!("/routes/{}", way.place),
-            name: way.name.clone(),
+            name: way.label.clone(),
             host: (*host != HostRule::Any).then(|| host.to_string()),
             path,
             prefix,

@@ -46,11 +46,11 @@ impl HostRule {
 impl FromStr for HostRule {
     type Err = HostError;
     fn from_str(text: &str) -> Result<Self, HostError> {
-        let _: HostPattern = text.parse()?;
-        let text = text.to_ascii_lowercase();
+        let pattern: HostPattern = text.parse()?;
+        let text = pattern.as_str();
         Ok(match text.strip_prefix('*') {
             Some(below) => Self::Below(below.to_owned()),
-            None => Self::Exact(text),
+            None => Self::Exact(text.to_owned()),
         })
     }
 }
@@ -96,6 +96,8 @@ mod tests {
         for (pattern, host, expected) in [
             ("shop.example", "shop.example", true),
             ("Shop.Example", "sHOP.eXAMPLE:8080", true),
+            ("[::1]", "[::1]:8080", true),
+            ("2001:DB8::1", "[2001:db8::1]", true),
             ("shop.example", "shop.example.:80", true),
             ("shop.example", "www.shop.example", false),
             ("shop.example", "evilshop.example", false),

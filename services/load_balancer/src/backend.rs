@@ -72,16 +72,23 @@ pub(crate) enum Standing {
     Ejected,
     /// Its checks fail.
     Down,
+    /// In HTTP mode, the last connection to it could not be opened. It is tried again while others serve no better.
+    Unreachable,
     /// It drains, or is not listed any more, and still has connections.
     Draining,
 }
 
 impl Standing {
+    /// All of them, in the order of their declaration.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Up, Self::Ejected, Self::Down, Self::Unreachable, Self::Draining];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Ejected => "ejected",
             Self::Down => "down",
+            Self::Unreachable => "unreachable",
             Self::Draining => "draining",
         }
     }
@@ -109,6 +116,7 @@ impl Slot {
         }
     }
 
+    /// Whether it may get connections. In HTTP mode the mesh decides further.
     pub(crate) fn standing(&self, now: Instant) -> Standing {
         if self.left_at.is_some() {
             Standing::Draining
@@ -118,6 +126,16 @@ impl Slot {
             Standing::Ejected
         } else {
             Standing::Up
+        }
+    }
+
+    /// The same as operators see it.
+    pub(crate) fn seen(&self, now: Instant) -> Standing {
+        match self.standing(now) {
+            Standing::Up if self.url.as_ref().is_some_and(|url| url.why_unreachable().is_some()) => {
+                Standing::Unreachable
+            }
+            standing => standing,
         }
     }
 

@@ -95,7 +95,8 @@ fn shown_service(front: &Front, service: &ServiceName) -> ShownTarget {
     let shown = |backend: &Backend| {
         let state = match backend.state {
             BackendState::Serving | BackendState::SlowStart => Standing::Up,
-            BackendState::Unreachable | BackendState::Down | BackendState::NotServing => Standing::Down,
+            BackendState::Unreachable => Standing::Unreachable,
+            BackendState::Down | BackendState::NotServing => Standing::Down,
             BackendState::Ejected => Standing::Ejected,
             BackendState::Draining => Standing::Draining,
         };
@@ -148,15 +149,14 @@ fn shown_target(pool: &Pool) -> ShownTarget {
 }
 
 fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {
-    let standing = slot.standing(now);
+    let standing = slot.seen(now);
     let why = match standing {
         Standing::Up if slot.of.is_kept => {
             Some("gossip has lost it together with most others, so it is kept for a while".to_owned())
         }
         Standing::Up => {
-            let by_request = || slot.url.as_ref().and_then(BaseUrl::why_unreachable);
             let failed = slot.failure.as_ref().map(|why| format!("the last connect failed: it {why}"));
-            failed.or_else(by_request).or_else(|| slot.of.is_backup.then(|| BACKUP.to_owned()))
+            failed.or_else(|| slot.of.is_backup.then(|| BACKUP.to_owned()))
         }
         Standing::Ejected if slot.ejected().is_some() => slot.ejected().map(ToOwned::to_owned),
         Standing::Ejected => {
@@ -172,6 +172,7 @@ fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {
         Standing::Down => {
             Some(format!("its checks fail: it {}", slot.checked.why().unwrap_or("does not answer")))
         }
+        Standing::Unreachable => slot.url.as_ref().and_then(BaseUrl::why_unreachable),
         Standing::Draining => {
             Some("it drains, or is not listed any more; its connections are ending".to_owned())
         }

@@ -22,7 +22,7 @@ Each gateway or load balancer judges its backends by itself: by their response t
 flight to them, by failures and checks. The estimate decides among two backends drawn at random. An ejected backend gets \
 requests again after one has succeeded.")]
 pub(crate) struct Args {
-    /// The service of the gateways, if several have the type api_gateway, or of load balancers
+    /// Only the gateways or load balancers of this service
     #[arg(long, value_name = "NAME")]
     service: Option<ServiceName>,
     #[command(flatten)]
@@ -32,52 +32,60 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let reached = cx.reach().await?;
     let view = reached.view().await?;
-    let service = match &args.service {
-        Some(service) => service.clone(),
-        None => service::only_one(&view, &GATEWAYS)?,
-    };
-    service::check_type(&view, &service, &GATEWAYS)?;
-    let gateways: Vec<_> = view.members.iter().filter(|member| serves(member, &service)).collect();
-    if gateways.is_empty() {
-        return Err(nobody(&view, &service).into());
+    if let Some(service) = &args.service {
+        service::check_type(&view, service, &GATEWAYS)?;
     }
-    let (answers, is_whole) = ask(&reached, &gateways, service).await?;
+    let gateways = serving(&view, args.service.as_ref());
+    if gateways.is_empty() {
+        return Err(nobody(&view, args.service.as_ref()).into());
+    }
+    let (answers, is_whole) = ask(&reached, &gateways).await?;
     cx.out.data(
         args.output.output,
         &answers,
-        |answers| table(answers, render::now_ms()),
+        |answers| table(answers, render::now_ms(), cx.out.columns),
         |answers| names(answers),
     )?;
     Ok(if is_whole { Exit::Ok } else { Exit::Error })
 }
 
-/// No member serves the service. The hint names load balancers, if there are some: they have backends, too.
-fn nobody(view: &Members, service: &ServiceName) -> Failure {
-    let failure = Failure::new(Exit::Error, format!("no member serves `{service}`"));
-    match service::balancer(view).filter(|balancer| balancer != service) {
-        Some(balancer) => failure.hint(format!("`ctl backends --service {balancer}` shows those of the load balancers")),
-        None => failure.hint(
-            "`ctl members` shows what each member does; `ctl set-service NODE api_gateway` makes one a gateway",
-        ),
+/// Those that serve a service with backends: the named one, or any.
+fn serving<'v>(view: &'v Members, named: Option<&ServiceName>) -> Vec<(&'v Member, &'v ServiceName)> {
+    let known = service::all_of(view, &GATEWAYS);
+    let serves = |member: &'v Member| {
+        let state = member.state.as_ref().filter(|state| state.phase.is_serving())?;
+        let service = state.role.service()?;
+        let is_asked = named.is_none_or(|named| named == service);
+        (is_asked && known.contains(service)).then_some((member, service))
+    };
+    view.members.iter().filter_map(serves).collect()
+}
+
+fn nobody(view: &Members, named: Option<&ServiceName>) -> Failure {
+    const MAKE_ONE: &str =
+        "`ctl members` shows what each member does; `ctl set-service NODE api_gateway` makes one a gateway";
+    let Some(named) = named else {
+        let message = "no member is a gateway or a load balancer";
+        return Failure::new(Exit::Error, message).hint(MAKE_ONE);
+    };
+    let failure = Failure::new(Exit::Error, format!("no member serves `{named}`"));
+    let known = service::all_of(view, &GATEWAYS);
+    let meant = types::did_you_mean(named.as_str(), known.iter().map(|known| known.as_str()));
+    match meant.filter(|meant| *meant != named.as_str()) {
+        Some(meant) => failure.hint(format!("did you mean `ctl backends --service {meant}`?")),
+        None if known.is_empty() => failure.hint(MAKE_ONE),
+        None => failure.hint("`ctl backends` shows those of all gateways and load balancers"),
     }
 }
 
-fn serves(member: &Member, service: &ServiceName) -> bool {
-    member
-        .state
-        .as_ref()
-        .is_some_and(|state| state.role.service() == Some(service) && state.phase.is_serving())
-}
-
-/// Asks each gateway. Returns the answers, and whether all have answered; an error if none has.
+/// Asks each gateway or load balancer. Returns the answers, and whether all have answered; an error if none has.
 async fn ask(
     reached: &Reached,
-    gateways: &[&Member],
-    service: ServiceName,
+    gateways: &[(&Member, &ServiceName)],
 ) -> anyhow::Result<(Vec<Backends>, bool)> {
-    let client = reached.client.with_service(service);
     let mut answers = Vec::new();
-    for (number, gateway) in gateways.iter().enumerate() {
+    for (number, (gateway, service)) in gateways.iter().enumerate() {
+        let client = reached.client.with_service((*service).clone());
         match client.at(&gateway.http)?.backends().await {
             Ok(backends) => answers.push(backends),
             Err(error) if answers.is_empty() && number + 1 == gateways.len() => return Err(error.into()),
@@ -93,7 +101,7 @@ fn names(answers: &[Backends]) -> Vec<String> {
     pools.flat_map(|pool| &pool.backends).map(|backend| backend.address.clone()).collect()
 }
 
-fn table(answers: &[Backends], now_ms: u64) -> String {
+fn table(answers: &[Backends], now_ms: u64, columns: Option<usize>) -> String {
     let mut rows = Vec::new();
     for answer in answers {
         for pool in answer.services.iter().chain(&answer.routes) {
@@ -104,7 +112,7 @@ fn table(answers: &[Backends], now_ms: u64) -> String {
         }
     }
     let header = ["NODE", "POOL", "BACKEND", "STATE", "IN FLIGHT", "ESTIMATE", "WEIGHT", "WHY"];
-    render::table(&header, &rows)
+    render::table_within(columns, 3, &header, &rows)
 }
 
 /// A pool without backends, and why it has none.
@@ -166,13 +174,22 @@ mod tests {
     fn each_backend_is_shown_with_the_reason_for_its_state() {
         let answers: Vec<Backends> = vec![serde_json::from_value(answer()).unwrap()];
         assert_eq!(
-            table(&answers, 5_000),
+            table(&answers, 5_000, None),
             "\
 NODE  POOL     BACKEND     STATE       IN FLIGHT  ESTIMATE  WEIGHT  WHY
 g     storage  a           serving     3          1.2 ms    1       -
 g     storage  b           ejected     0          -         1       5 requests in a row failed; probed in 12s
 g     /files   http://h:3  slow_start  0          -         9       for 4s
 g     web      -           none        -          -         -       no member runs nope"
+        );
+        let narrow = table(&answers, 5_000, Some(80));
+        assert!(narrow.lines().all(|line| line.len() <= 80), "{narrow}");
+        assert!(
+            narrow.ends_with(
+                "why\n  - g storage b: 5 requests in a row failed; probed in 12s\n  \
+            - g /files http://h:3: for 4s\n  - g web -: no member runs nope"
+            ),
+            "{narrow}"
         );
         assert_eq!(names(&answers), ["http://h:1/svc/storage", "http://h:2/svc/storage", "http://h:3"]);
     }
@@ -185,15 +202,23 @@ g     web      -           none        -          -         -       no member ru
         })
         .await;
         let view = fake.reached.view().await.unwrap();
-        let service: ServiceName = "api_gateway".parse().unwrap();
-        let here: Vec<_> = view.members.iter().filter(|member| serves(member, &service)).collect();
-        let (answers, is_whole) = ask(&fake.reached, &here, service.clone()).await.unwrap();
+        let here = serving(&view, None);
+        let (answers, is_whole) = ask(&fake.reached, &here).await.unwrap();
         assert_eq!((answers.len(), is_whole), (1, true));
 
-        let mut gone = here[0].clone();
+        let (mut gone, service) = (here[0].0.clone(), here[0].1);
         gone.http = "http://127.0.0.1:1".to_owned();
-        let (answers, is_whole) = ask(&fake.reached, &[&gone, here[0]], service.clone()).await.unwrap();
+        let (answers, is_whole) = ask(&fake.reached, &[(&gone, service), here[0]]).await.unwrap();
         assert_eq!((answers.len(), is_whole), (1, false), "one that does not answer hides no other");
-        assert!(ask(&fake.reached, &[&gone], service).await.is_err());
+        assert!(ask(&fake.reached, &[(&gone, service)]).await.is_err());
+
+        let nobody = |named: &str| nobody(&view, Some(&named.parse().unwrap()));
+        let failure = |named: &str| Failure::new(Exit::Error, format!("no member serves `{named}`"));
+        for (named, hint) in [
+            ("api_gatewy", "did you mean `ctl backends --service api_gateway`?"),
+            ("web", "`ctl backends` shows those of all gateways and load balancers"),
+        ] {
+            assert_eq!(nobody(named), failure(named).hint(hint));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What is counted of the requests to each service and route, for metrics: only of members and addresses that exist.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl Mesh {
             merge(&mut all, UpstreamSeries { name: pool.name, read, panic: pool.panic, members });
         }
         // The latest first. What a route shares with its predecessor is counted once.
-        let (mut counted, mut seen) = (HashSet::new(), HashSet::new());
+        let (mut counted, mut seen) = (BTreeSet::new(), BTreeSet::new());
         for route in self.0.counts.upstreams.routes().into_iter().rev() {
             let addresses = route.addresses().iter().map(|(url, weight)| (url, *weight));
             let pool = self.backends_of_route(route.name(), addresses);

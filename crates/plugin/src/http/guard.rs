@@ -5,7 +5,7 @@
 //! reaches data must name a host that nobody can register in public DNS, and must not come from a page of another site.
 //! Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use http::header::{HeaderMap, HeaderName, ORIGIN};
@@ -41,7 +41,7 @@ pub struct HostPattern(String);
 
 /// The text is not a host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a host name")]
+#[error("`{0}` is not a host name{hint}", hint = if .0.is_ascii() { "" } else { ": write it in Punycode, as `xn--...`" })]
 pub struct HostError(String);
 
 impl Default for Hosts {
@@ -53,6 +53,9 @@ impl Default for Hosts {
 impl FromStr for HostPattern {
     type Err = HostError;
     fn from_str(text: &str) -> Result<Self, HostError> {
+        if let Ok(ip) = unbracketed(text).parse::<Ipv6Addr>() {
+            return Ok(Self(ip.to_string()));
+        }
         let name = text.strip_prefix("*.").unwrap_or(text);
         let is_label = |label: &str| {
             !label.is_empty()
@@ -64,7 +67,17 @@ impl FromStr for HostPattern {
     }
 }
 
+/// An IPv6 address without the brackets that it has in URLs.
+fn unbracketed(text: &str) -> &str {
+    text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text)
+}
+
 impl HostPattern {
+    /// The pattern in lower case: `shop.example`, `*.shop.example`, `::1`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     fn matches(&self, name: &str) -> bool {
         match self.0.strip_prefix('*') {
             Some(below) => name.len() > below.len() && name.ends_with(below),

@@ -523,7 +523,7 @@ async fn the_routes_are_listed_in_order_and_a_test_is_explained() {
         json!({"place": "/routes/1", "name": "api", "host": host, "prefix": "/api", "methods": ["GET"],
                "target": {"service": "storage"}, "balance": "two_choices", "limits": {}})
     };
-    let root = json!({"place": "/routes/0", "prefix": "/", "target": {"to": ["http://127.0.0.1:1"]}, "balance": "two_choices",
+    let root = json!({"place": "/routes/0", "name": "/", "prefix": "/", "target": {"to": ["http://127.0.0.1:1"]}, "balance": "two_choices",
                       "limits": {"body": 1024, "in_flight": 5}});
     assert_eq!(
         listed,

@@ -1,12 +1,14 @@
 //! The balancer's metrics: labels are the names of present listeners and fixed words, so that their number is bounded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mesh::BaseUrl;
 use plugin::Metrics;
 use tokio::time::Instant;
 
 use super::{CLASSES, ListenerMeters, load};
-use crate::backend::Standing;
+use crate::backend::{Slot, Standing};
 use crate::listener::Listener;
 use crate::listeners::Listeners;
 use crate::relay::Traffic;
@@ -63,6 +65,14 @@ pub(crate) fn all(metrics: &Metrics, listeners: &Listeners) {
         i64::try_from(one.lasting.admission.queued()).unwrap_or(i64::MAX)
     });
     backends(metrics, listeners);
+    each_backend(metrics, listeners, "backend_connections", "Open connections, by backend", |slot, _| {
+        i64::from(slot.connections + slot.url.as_ref().map_or(0, BaseUrl::in_flight))
+    });
+    let help =
+        "Backends that get connections, by backend: 0 while it is down, ejected, unreachable or draining";
+    each_backend(metrics, listeners, "backend_up", help, |slot, now| {
+        i64::from(slot.seen(now) == Standing::Up)
+    });
 }
 
 fn name(listener: &Listener) -> (&'static str, String) {
@@ -115,6 +125,35 @@ fn gauge(
     });
 }
 
+/// What is known of each backend that there is now, under the name of its member or else its address.
+fn each_backend(
+    metrics: &Metrics,
+    listeners: &Listeners,
+    metric: &str,
+    help: &str,
+    read: impl Fn(&Slot, Instant) -> i64 + Send + Sync + 'static,
+) {
+    let all = listeners.clone();
+    metrics.observable_gauges(metric, help, move || {
+        let now = Instant::now();
+        let mut found = BTreeMap::<_, i64>::new();
+        for one in all.now() {
+            for pool in &one.pools {
+                pool.look(|slots, _| {
+                    // Targets chosen by server name may share a backend.
+                    for slot in slots {
+                        let key = (one.name.clone(), slot.key.clone());
+                        *found.entry(key).or_default() += read(slot, now);
+                    }
+                });
+            }
+        }
+        let labelled =
+            |((listener, backend), value)| (vec![("listener", listener), ("backend", backend)], value);
+        found.into_iter().map(labelled).collect::<Vec<_>>()
+    });
+}
+
 /// How many backends of each listener are in which state.
 fn backends(metrics: &Metrics, listeners: &Listeners) {
     let all = listeners.clone();
@@ -122,9 +161,9 @@ fn backends(metrics: &Metrics, listeners: &Listeners) {
         let now = Instant::now();
         let mut found = Vec::new();
         for one in all.now() {
-            for standing in [Standing::Up, Standing::Ejected, Standing::Down, Standing::Draining] {
+            for standing in Standing::ALL {
                 let count = |pool: &Arc<crate::pool::Pool>| {
-                    pool.look(|slots, _| slots.iter().filter(|slot| slot.standing(now) == standing).count())
+                    pool.look(|slots, _| slots.iter().filter(|slot| slot.seen(now) == standing).count())
                 };
                 let count = one.pools.iter().map(count).sum::<usize>();
                 let labels = vec![name(&one), ("state", standing.as_str().to_owned())];
