@@ -29,7 +29,7 @@ Examples:
   cargo run --release -p bench -- idle --seconds 60      memory and CPU of idle agents
   cargo run --release -p bench -- gateway --peers DIR    requests through a gateway, compared with nginx, HAProxy and others
   cargo run --release -p bench -- gateway --parts http1,tls --proxies ours,nginx,haproxy --rounds 5
-  cargo run --release -p bench -- balancer --peers DIR   connections through a balancer, compared with the same
+  cargo run --release -p bench -- balancer --peers DIR   connections and requests through a balancer, compared with the same
   cargo run --release -p bench -- torture --seconds 600  clients, injected faults, and a consistency check
   cargo run --release -p bench -- torture --service searcher  the same with documents, which clients also search for
   cargo run --release -p bench -- up --json up.json      write the results to this file instead of target/bench/
@@ -85,7 +85,7 @@ enum Verb {
     Idle(idle::Args),
     /// Requests through a gateway: rates, latencies, CPU and memory, compared with nginx, HAProxy, Envoy, Traefik and Caddy
     Gateway(gateway::Args),
-    /// Connections through a load balancer, compared with nginx, HAProxy, Envoy and Traefik
+    /// Connections and requests through a load balancer, compared with the same proxies
     Balancer(balancer::Args),
     /// Open TLS connections, for `gateway`
     #[command(hide = true)]

@@ -14,12 +14,15 @@ use crate::proxies::backend::Site;
 use crate::proxies::idle::Kind;
 use crate::proxies::measured::{compared, overhead, report_all, report_failures};
 use crate::proxies::options::{Options, Setting};
+use crate::proxies::start::Ours;
 use crate::proxies::{Addresses, Layer, memory};
 use crate::report::Report;
 use crate::rows::{Peer, Row};
 
 /// The service type of our proxy.
 pub(crate) const SERVICE: &str = "api_gateway";
+/// Our gateway beside proxies of HTTP.
+const OURS: Ours = Ours { layer: Layer::Http, service: SERVICE, settings };
 /// The target of what a request takes longer than without a proxy, in microseconds.
 const OVERHEAD: f64 = 60.0;
 /// The target of the memory of an idle connection, in KB.
@@ -53,11 +56,11 @@ pub(crate) enum Part {
 }
 
 pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
-    let mut setting = Setting::new(&args.options, Layer::Http, report).await?;
+    let mut setting = Setting::new(&args.options, report).await?;
     let mut all = Vec::new();
     let tasks = tasks::of(&args.parts, setting.is_quick);
     if !tasks.is_empty() {
-        let running = setting.start_all(SERVICE, settings, report).await?;
+        let running = setting.start_all(OURS, report).await?;
         let measured = setting.runner().measure(&running, tasks).await?;
         for proxy in running.into_values() {
             proxy.end().await?;
@@ -77,7 +80,7 @@ pub(crate) async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> 
     if args.parts.contains(&Part::Memory) {
         progress("memory of idle connections");
         let most = Some(IDLE_KB);
-        all.extend(memory::measure(&setting, &Kind::ALL, SERVICE, settings, most, report).await?);
+        all.extend(memory::measure(&setting, &Kind::ALL, OURS, most, report).await?);
     }
     report_all(&all, &setting.missing, report);
     if args.parts.contains(&Part::Features) {

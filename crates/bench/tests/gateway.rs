@@ -74,19 +74,20 @@ async fn every_part_of_a_gateway_is_measured_beside_nginx() {
 
 #[tokio::test]
 async fn every_part_of_a_balancer_is_measured_beside_haproxy() {
-    let report = report("balancer", "ours,haproxy,caddy").await;
+    let report = report("balancer", "ours,haproxy").await;
     assert_measured(
         &report,
         &[
             ("TCP, 64 KB", 64, "haproxy"),
             ("TCP, 64 KB: CPU for 100,000, beside HAProxy", 512, "haproxy"),
+            ("TCP, 64 KB, spliced: CPU for 100,000", 64, "haproxy"),
             ("TCP, 1 KB: latency", 1, "haproxy"),
             ("new TCP connections", 64, "haproxy"),
             ("memory of an idle TCP connection", 300, "haproxy"),
+            ("HTTP/1, 1 KB: CPU for 100,000, beside HAProxy", 512, "haproxy"),
+            ("HTTP/1, 64 KB: latency", 64, "haproxy"),
         ],
     );
-    let notes = report["notes"].to_string();
-    assert!(notes.contains("caddy is skipped: it has no TCP proxy without a plugin"), "{notes}");
 }
 
 /// The children of all threads of a process.

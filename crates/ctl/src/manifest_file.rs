@@ -12,6 +12,8 @@ use types::{ClusterId, Role};
 use crate::agent_bin::{self, ApplyMistake, SettingsMistake, Validation, Whole};
 use crate::exit::{Exit, Failure};
 use crate::listens::{Binding, Collision, Listens, collisions};
+use crate::out::say;
+use crate::render;
 
 /// Tried in order if no file is named.
 const DEFAULTS: [&str; 2] = ["coterie.yaml", "manifests/demo.yaml"];
@@ -156,13 +158,13 @@ pub(crate) async fn load(
 }
 
 impl Loaded {
-    /// The warnings as lines: `coterie.yaml:7:15: warning: no certificate covers ...`, with hints.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        let each = self.warnings.iter().map(|Mistake { at, message, hint, .. }| {
+    /// Prints the warnings on stderr: `coterie.yaml:7:15: warning: no certificate covers ...`, with hints.
+    pub(crate) fn warn(&self) {
+        for Mistake { at, message, hint, .. } in &self.warnings {
             let hint = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-            format!("{}:{}:{}: warning: {message}{hint}", self.name, at.line, at.column)
-        });
-        each.collect()
+            let warning = format!("{}:{}:{}: warning: {message}{hint}", self.name, at.line, at.column);
+            say(&render::clean(&warning));
+        }
     }
 
     /// The mistakes that `agent apply` found, at their places in the manifest.

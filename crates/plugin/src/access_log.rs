@@ -32,9 +32,7 @@ use sink::{Sink, Unwritten};
 
 pub use json::JsonLine;
 pub use request::{LoggedHead, LoggedRequest, RequestEnd};
-pub use settings::{
-    AccessLogPlan, AccessLogSettings, LogFormat, QueryLog, STDOUT, log_file, resolve_access_log,
-};
+pub use settings::{AccessLogPlan, AccessLogSettings, LogFormat, QueryLog, STDOUT, resolve_access_log};
 pub use time::{common_time, rfc_3339};
 
 /// Lines can't be written.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use plugin::access_log::{JsonLine, rfc_3339};
+use plugin::access_log::{JsonLine, LogFormat, rfc_3339};
 use tokio::time::Instant;
 
 use crate::listener::Listener;
@@ -135,6 +135,11 @@ impl<'a> Entry<'a> {
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.listener.lasting.log.append(|out| self.write(out));
+        let log = &self.listener.lasting.log;
+        // Other formats have no form for connections. They are for balancers without a listener in TCP mode, but connections of
+        // a former one may outlast it.
+        if log.format() == LogFormat::Json {
+            log.append(|out| self.write(out));
+        }
     }
 }

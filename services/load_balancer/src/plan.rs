@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use plugin::access_log::{AccessLogPlan, log_file};
+use plugin::access_log::{AccessLogPlan, AccessLogSettings, LogFormat};
 use plugin::check::Checking;
 use plugin::proxy_protocol::{ProxyVersion, network};
 use plugin::{SettingsError, SettingsMistake, TargetListener, TargetSetting, absolute_path};
@@ -17,7 +17,7 @@ use types::ServiceName;
 use types::range::DurationIn;
 
 use crate::eject::Rules;
-use crate::settings::{AccessLogSettings, Backend, Balance, ConnectionFormat, Listener, Mode, Settings};
+use crate::settings::{Backend, Balance, Listener, Mode, Settings};
 use crate::sni::{Names, Pattern};
 
 pub(crate) use self::backends::{Fixed, Protocol};
@@ -183,7 +183,7 @@ pub(crate) fn check(settings: Settings) -> Result<Plan, SettingsError> {
             let _ = planned(&place, listener, any, &mut mistakes);
         }
     }
-    let access_log = access_log.map(|log| log_plan(&log, &mut mistakes.0));
+    let access_log = access_log.map(|log| log_plan(&log, &given, &mut mistakes));
     if mistakes.0.is_empty() {
         Ok(Plan { listeners, access_log })
     } else {
@@ -291,10 +291,17 @@ fn ca(place: &str, listener: &Listener, mistakes: &mut Mistakes) {
     let _ = absolute_path(&pointer, ca, &mut mistakes.0);
 }
 
-fn log_plan(log: &AccessLogSettings, mistakes: &mut Vec<SettingsMistake>) -> AccessLogPlan {
-    let ConnectionFormat::Json = log.format;
-    let file = log_file(&log.to, mistakes);
-    AccessLogPlan { file, query: log.query, ..AccessLogPlan::default() }
+/// The log; its format has to have a form for all that the listeners log.
+fn log_plan(log: &AccessLogSettings, listeners: &[Listener], mistakes: &mut Mistakes) -> AccessLogPlan {
+    let tcp = listeners.iter().find(|listener| listener.mode == Mode::Tcp);
+    if let (LogFormat::Combined, Some(tcp)) = (log.format, tcp) {
+        let message =
+            format!("`combined` has no form for connections, which listener `{}` balances", tcp.name);
+        let hint =
+            "write `json`, or balance connections by a second load balancer, a service with another name";
+        mistakes.add("/access_log/format", message, hint);
+    }
+    log.plan(&mut mistakes.0)
 }
 
 /// A number whose range is far below the limit of its type.

@@ -3,7 +3,7 @@
 mod http;
 mod percent;
 
-use plugin::access_log::QueryLog;
+use plugin::access_log::AccessLogSettings;
 use plugin::check::CheckSettings;
 use plugin::http::Hosts;
 use plugin::http_listener::{HttpProtocol, ListenerTls};
@@ -42,33 +42,9 @@ pub struct Settings {
     /// The addresses on which the balancer listens, each with its target: 1 to 16. By default one, `front`, on a free port of
     /// the loopback interface, which leads to the members of `api_gateway`.
     pub listeners: Vec<Listener>,
-    /// The log of connections, and in HTTP mode of requests. There is none unless given.
+    /// The log of connections, and in HTTP mode of requests. `format: combined` is possible if all listeners are in HTTP mode:
+    /// it has no form for connections. There is no log unless given.
     pub access_log: Option<AccessLogSettings>,
-}
-
-/// Where each connection, in HTTP mode each request, is logged when it ends.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AccessLogSettings {
-    /// `stdout` of the agent, or a file; a path that is not absolute is relative to the manifest. Its folder is created if it is
-    /// missing. The file is opened again
-    /// when the agent gets SIGHUP, and within a second after it was moved away, so `logrotate` needs no signal.
-    pub to: String,
-    /// `json`: an object on each line.
-    #[serde(default)]
-    pub format: ConnectionFormat,
-    /// In HTTP mode, `keep` logs the query of a request with its path, `omit` leaves it out. Default: `keep`.
-    #[serde(default)]
-    pub query: QueryLog,
-}
-
-/// The format of a line for a connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ConnectionFormat {
-    /// A JSON object.
-    #[default]
-    Json,
 }
 
 impl Default for Settings {

@@ -163,18 +163,40 @@ async fn ctl_says_on_which_node_settings_need_a_restart_or_failed_and_why() -> a
     machine.nothing_is_left()
 }
 
-#[tokio::test]
-async fn validate_reads_certificates_and_names_hosts_that_none_covers() -> anyhow::Result<()> {
-    let machine = Machine::new()?;
+/// A gateway with a certificate for `shop.example`, and a route for a host that it does not cover as well.
+fn with_an_uncovered_host(machine: &Machine) -> anyhow::Result<String> {
     let testdata = e2e::repository().join("crates/plugin/src/tls/testdata");
-    for (from, to) in [("shop.crt", "shop.crt"), ("shop.key", "shop.key")] {
-        std::fs::copy(testdata.join(from), machine.folder().join(to))?;
+    for name in ["shop.crt", "shop.key"] {
+        std::fs::copy(testdata.join(name), machine.folder().join(name))?;
     }
-    let manifest = machine.manifest(
+    machine.manifest(
         "services:\n  api_gateway:\n    settings:\n      listeners:\n        - name: web\n          address: 127.0.0.1:0\n          \
          tls: {certificates: [{cert: shop.crt, key: shop.key}]}\n      routes:\n        - prefix: /\n          \
          hosts: [shop.example, other.example]\n          answer: {body: ok}\nnodes:\n  - {id: g, service: api_gateway}\n",
-    )?;
+    )
+}
+
+#[tokio::test]
+async fn up_warns_as_validate_does_and_its_json_stays_clean() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let manifest = with_an_uncovered_host(&machine)?;
+    let warnings = |err: &str| -> Vec<_> {
+        err.lines().filter(|line| line.contains(": warning: ")).map(str::to_owned).collect()
+    };
+    let checked = warnings(&machine.ctl(&["validate", &manifest]).await?.exits(0)?.err);
+    assert_eq!(checked.len(), 1, "{checked:?}");
+    let up = machine.ctl(&["up", &manifest, "-o", "json"]).await?.exits(0)?;
+    assert_eq!(warnings(&up.err), checked, "{}", up.err);
+    let report: serde_json::Value = serde_json::from_str(&up.out)?;
+    assert_eq!(report["started"], serde_json::json!(["g"]));
+    machine.ctl(&["down"]).await?.exits(0)?;
+    machine.nothing_is_left()
+}
+
+#[tokio::test]
+async fn validate_reads_certificates_and_names_hosts_that_none_covers() -> anyhow::Result<()> {
+    let machine = Machine::new()?;
+    let manifest = with_an_uncovered_host(&machine)?;
     let said = machine.ctl(&["validate", &manifest]).await?.exits(0)?;
     let warnings: Vec<_> = said.err.lines().filter(|line| line.contains("warning")).collect();
     assert_eq!(warnings.len(), 1, "{}", said.err);

@@ -7,12 +7,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::gateway::{SERVICE, settings};
-use crate::proxies::Addresses;
 use crate::proxies::backend::{Body, Site};
 use crate::proxies::measured::{latency, report_failures};
 use crate::proxies::options::Setting;
 use crate::proxies::rounds::{Measured, Rounds};
 use crate::proxies::task::{Kind, Task};
+use crate::proxies::{Addresses, Layer};
 use crate::report::Report;
 use crate::rows::{Peer, Row};
 use crate::stats::Summary;
@@ -108,7 +108,7 @@ pub(crate) async fn measure(setting: &Setting, report: &mut Report) -> anyhow::R
         let settings =
             |addresses: &Addresses, site: &Site, folder: &Path| feature.settings(addresses, site, folder);
         let name = format!("feature-{feature:?}");
-        running.insert(feature, setting.stage().start_ours(SERVICE, settings, &name).await?);
+        running.insert(feature, setting.stage(Layer::Http).start_ours(SERVICE, settings, &name).await?);
     }
     let task = Task::new("HTTP/1, 1 KB", CLIENTS, Kind::Http1 { body: Body::OneKb, tls: false });
     let measured = setting.runner().measure(&running, vec![task]).await?;

@@ -3,13 +3,11 @@
 use crate::gateway::Part;
 use crate::proxies::backend::Body;
 use crate::proxies::measured::{Comparison, Group};
-use crate::proxies::task::{Kind, Task};
+use crate::proxies::task::{CLIENTS, Kind, Task};
 use crate::rows::Target;
 
 /// Concurrent requests of the loads with one number only.
 const MANY: usize = 64;
-/// Concurrent requests over HTTP/1.
-const CLIENTS: [usize; 3] = [1, 64, 512];
 /// Concurrent new connections over TLS.
 const HANDSHAKES: usize = 16;
 
@@ -46,12 +44,10 @@ fn http1(is_quick: bool) -> Vec<Task> {
             if is_quick && clients > MANY {
                 continue;
             }
-            let kind = Kind::Http1 { body, tls: false };
-            let mut task = plain(format!("HTTP/1, {}", body.name()), clients, kind);
+            let mut task = Task::http1(body, clients);
             if clients == 1 {
                 task.is_direct = true;
             } else {
-                task.comparisons[0].latency = Some(Target::RatioOfP99(1.2));
                 task.comparisons[0].cpu = Some(Target::Ratio(1.15));
             }
             tasks.push(task);

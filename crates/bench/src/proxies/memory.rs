@@ -4,20 +4,17 @@
 //! connections are not counted: they come with what a proxy allocates once.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::progress::progress;
-use crate::proxies::backend::Site;
+use crate::proxies::Proxy;
 use crate::proxies::idle::{self, Kind};
 use crate::proxies::load::count;
 use crate::proxies::measured::{Better, Compared, Group};
 use crate::proxies::options::Setting;
-use crate::proxies::start::Running;
-use crate::proxies::{Addresses, Proxy};
+use crate::proxies::start::{Ours, Running};
 use crate::report::Report;
 use crate::rows::Target;
 use crate::stats::Summary;
@@ -37,8 +34,7 @@ struct Sizes {
 pub(crate) async fn measure(
     setting: &Setting,
     kinds: &[Kind],
-    service: &'static str,
-    settings: impl Fn(&Addresses, &Site, &Path) -> Value,
+    ours: Ours,
     most: Option<f64>,
     report: &mut Report,
 ) -> anyhow::Result<Vec<Compared>> {
@@ -51,9 +47,9 @@ pub(crate) async fn measure(
     for kind in kinds {
         let mut samples: BTreeMap<Proxy, Vec<f64>> = BTreeMap::new();
         for round in 1..=setting.rounds {
-            for proxy in setting.chosen() {
+            for proxy in setting.chosen(ours.layer) {
                 let name = format!("{proxy}-{kind:?}-{round}");
-                let each = fresh(setting, proxy, service, &settings, &name, *kind, sizes).await;
+                let each = fresh(setting, proxy, ours, &name, *kind, sizes).await;
                 match each {
                     Ok(each) => {
                         progress(&format!(
@@ -87,13 +83,12 @@ pub(crate) async fn measure(
 async fn fresh(
     setting: &Setting,
     proxy: Proxy,
-    service: &'static str,
-    settings: impl Fn(&Addresses, &Site, &Path) -> Value,
+    ours: Ours,
     name: &str,
     kind: Kind,
     sizes: Sizes,
 ) -> anyhow::Result<f64> {
-    let running = setting.start(proxy, service, settings, name).await?;
+    let running = setting.start(proxy, ours, name).await?;
     let each = one(&running, kind, sizes).await;
     running.end().await?;
     each

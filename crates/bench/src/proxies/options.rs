@@ -1,19 +1,18 @@
 //! The options that `bench gateway` and `bench balancer` share, and what they find on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::ours::Binaries;
 use crate::progress::progress;
-use crate::proxies::backend::{Backend, Site};
+use crate::proxies::backend::Backend;
 use crate::proxies::cores::{Cores, raise_file_limit};
 use crate::proxies::find::{self, Program};
 use crate::proxies::rounds::Runner;
-use crate::proxies::start::{Running, Stage};
-use crate::proxies::{Addresses, Layer, Proxy};
+use crate::proxies::start::{Ours, Running, Stage};
+use crate::proxies::{Layer, Proxy};
 use crate::report::Report;
 
 /// The time of a load of `--quick`.
@@ -51,7 +50,6 @@ pub(crate) struct Setting {
     binaries: Binaries,
     cores: Cores,
     pub(crate) backend: Backend,
-    layer: Layer,
     /// Those that were found.
     programs: BTreeMap<Proxy, Program>,
     /// Those that were not, and why.
@@ -66,7 +64,7 @@ pub(crate) struct Setting {
 
 impl Setting {
     /// Finds the chosen proxies and the load generators, and starts the backend.
-    pub(crate) async fn new(options: &Options, layer: Layer, report: &mut Report) -> anyhow::Result<Self> {
+    pub(crate) async fn new(options: &Options, report: &mut Report) -> anyhow::Result<Self> {
         let binaries = Binaries::find()?;
         let cores = Cores::new(options.proxy_core, options.load_core).await?;
         raise_file_limit()?;
@@ -76,12 +74,7 @@ impl Setting {
         let chosen: BTreeSet<_> = options.proxies.iter().copied().collect();
         let (mut programs, mut missing) = (BTreeMap::new(), BTreeMap::new());
         for proxy in chosen.iter().copied().filter(|proxy| *proxy != Proxy::Ours) {
-            let found = if proxy.has(layer) {
-                find::proxy(proxy, peers).await
-            } else {
-                Err("it has no TCP proxy without a plugin".to_owned())
-            };
-            match found {
+            match find::proxy(proxy, peers).await {
                 Ok(program) => drop(programs.insert(proxy, program)),
                 Err(why) => {
                     progress(&format!("{proxy} is skipped: {why}"));
@@ -109,7 +102,6 @@ impl Setting {
             binaries,
             cores,
             backend,
-            layer,
             programs,
             missing,
             has_ours: chosen.contains(&Proxy::Ours),
@@ -130,47 +122,42 @@ impl Setting {
         }
     }
 
-    /// How proxies are started, in a folder of their own with this name.
-    pub(crate) fn stage(&self) -> Stage<'_> {
+    /// How proxies of this layer are started.
+    pub(crate) fn stage(&self, layer: Layer) -> Stage<'_> {
         Stage {
             binaries: &self.binaries,
             cores: self.cores,
             site: &self.backend.site,
-            layer: self.layer,
+            layer,
             folder: self.folder.path(),
         }
     }
 
-    /// The chosen proxies that were found.
-    pub(crate) fn chosen(&self) -> Vec<Proxy> {
+    /// The chosen proxies that were found, and can be proxies of this layer.
+    pub(crate) fn chosen(&self, layer: Layer) -> Vec<Proxy> {
         let ours = self.has_ours.then_some(Proxy::Ours);
-        ours.into_iter().chain(self.programs.keys().copied()).collect()
+        let all = ours.into_iter().chain(self.programs.keys().copied());
+        all.filter(|proxy| proxy.has(layer)).collect()
     }
 
-    /// Starts a proxy: ours with this role. `name` is that of its folder.
-    pub(crate) async fn start(
-        &self,
-        proxy: Proxy,
-        service: &'static str,
-        settings: impl Fn(&Addresses, &Site, &Path) -> Value,
-        name: &str,
-    ) -> anyhow::Result<Running> {
+    /// Starts a proxy. `name` is that of its folder.
+    pub(crate) async fn start(&self, proxy: Proxy, ours: Ours, name: &str) -> anyhow::Result<Running> {
+        let stage = self.stage(ours.layer);
         match self.programs.get(&proxy) {
-            Some(program) => self.stage().start(proxy, program, name).await,
-            None => self.stage().start_ours(service, settings, name).await,
+            Some(program) => stage.start(proxy, program, name).await,
+            None => stage.start_ours(ours.service, ours.settings, name).await,
         }
     }
 
     /// Starts all of them. One that does not start is skipped, with the reason; ours must start.
     pub(crate) async fn start_all(
         &mut self,
-        service: &'static str,
-        settings: impl Fn(&Addresses, &Site, &Path) -> Value,
+        ours: Ours,
         report: &mut Report,
     ) -> anyhow::Result<BTreeMap<Proxy, Running>> {
         let mut running = BTreeMap::new();
-        for proxy in self.chosen() {
-            match self.start(proxy, service, &settings, &proxy.to_string()).await {
+        for proxy in self.chosen(ours.layer) {
+            match self.start(proxy, ours, &format!("{proxy}-{:?}", ours.layer)).await {
                 Ok(started) => drop(running.insert(proxy, started)),
                 Err(error) if proxy == Proxy::Ours => return Err(error),
                 Err(error) => {

@@ -35,7 +35,7 @@ pub(crate) struct Runner<'a> {
 }
 
 /// The results of one load on one proxy in all rounds.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Rounds {
     /// In the unit of the task.
     pub(crate) rates: Vec<f64>,

@@ -39,6 +39,16 @@ pub(crate) struct Stage<'a> {
     pub(crate) folder: &'a Path,
 }
 
+/// What our agent runs, and the layer of the proxies beside it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ours {
+    pub(crate) layer: Layer,
+    /// The service type.
+    pub(crate) service: &'static str,
+    /// Its settings, which may name files in the proxy's folder.
+    pub(crate) settings: fn(&Addresses, &Site, &Path) -> Value,
+}
+
 /// A running proxy. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Running {

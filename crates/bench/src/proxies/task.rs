@@ -7,12 +7,16 @@ use crate::proxies::backend::Body;
 use crate::proxies::cores::Cores;
 use crate::proxies::h2load::H2load;
 use crate::proxies::load::{Load, count};
-use crate::proxies::measured::Comparison;
+use crate::proxies::measured::{Comparison, Group};
 use crate::proxies::wrk::Wrk;
 use crate::proxies::{Addresses, handshakes};
+use crate::rows::Target;
 
 /// Concurrent requests on a connection of HTTP/2.
 const STREAMS: usize = 8;
+
+/// Concurrent requests of the loads of HTTP/1.
+pub(crate) const CLIENTS: [usize; 3] = [1, 64, 512];
 
 /// One load.
 #[derive(Debug, Clone)]
@@ -45,6 +49,16 @@ pub(crate) enum Kind {
 impl Task {
     pub(crate) fn new(what: impl Into<String>, clients: usize, kind: Kind) -> Self {
         Self { what: what.into(), clients, kind, is_direct: false, comparisons: Vec::new() }
+    }
+
+    /// Requests over HTTP/1, beside nginx and HAProxy, of which many at once have a target, and ahead of the others.
+    pub(crate) fn http1(body: Body, clients: usize) -> Self {
+        let kind = Kind::Http1 { body, tls: false };
+        let mut task = Self::new(format!("HTTP/1, {}", body.name()), clients, kind);
+        let latency = (clients > 1).then_some(Target::RatioOfP99(1.2));
+        task.comparisons =
+            vec![Comparison { latency, ..Comparison::with(Group::Peers) }, Comparison::ahead()];
+        task
     }
 
     /// The unit of its rate.

@@ -56,9 +56,7 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
         Ok(loaded) => {
             let manifest = &loaded.checked.manifest;
             cx.out.data(format, manifest, table, names)?;
-            for warning in loaded.warnings() {
-                say(&render::clean(&warning));
-            }
+            loaded.warn();
             say(&format!(
                 "{} is right: cluster {}, {}",
                 file.display(),

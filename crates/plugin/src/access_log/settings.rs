@@ -71,7 +71,7 @@ impl AccessLogSettings {
 }
 
 /// The file of `/access_log/to`; none for the standard output.
-pub fn log_file(to: &str, mistakes: &mut Vec<SettingsMistake>) -> Option<PathBuf> {
+pub(super) fn log_file(to: &str, mistakes: &mut Vec<SettingsMistake>) -> Option<PathBuf> {
     let pointer = "/access_log/to";
     if NO_FILES.contains(&to) {
         let message = format!("the access log can't go to `{to}`");

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::settings::log_file;
 use super::*;
 
 fn started(path: &Path) -> (Context, AccessLog) {

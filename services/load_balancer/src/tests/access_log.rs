@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use plugin::{SettingsMistake, Updated};
+
+use super::requests::{ask, http, named};
 use super::*;
 
 /// A running balancer with a log.
@@ -145,4 +148,63 @@ fn a_log_has_an_absolute_path_which_a_manifest_may_shorten() {
     settings["access_log"] = json!({"to": "stdout", "format": "combined"});
     let Err(error) = LoadBalancer.prepare(&settings) else { panic!("connections have no such format") };
     assert_eq!(error.mistakes[0].pointer, "/access_log/format");
+}
+
+#[test]
+fn the_combined_format_is_for_balancers_whose_listeners_are_all_in_http_mode() {
+    let one = |name: &str, mode: &str| {
+        let backends = json!({"backends": [{"address": "127.0.0.1:1"}]});
+        let mut one = listener(backends, json!({"mode": mode}));
+        one["name"] = json!(name);
+        one
+    };
+    for (modes, wrong) in [
+        (vec!["http"], None),
+        (vec!["http", "http"], None),
+        (vec!["tcp"], Some("listener `l0`")),
+        (vec!["http", "tcp", "tcp"], Some("listener `l1`")),
+    ] {
+        let listeners: Vec<_> =
+            modes.iter().enumerate().map(|(at, mode)| one(&format!("l{at}"), mode)).collect();
+        let settings =
+            |format| json!({"listeners": listeners, "access_log": {"to": "stdout", "format": format}});
+        assert!(LoadBalancer.prepare(&settings("json")).is_ok(), "{modes:?}");
+        match (LoadBalancer.prepare(&settings("combined")), wrong) {
+            (Ok(_), None) => {}
+            (Err(error), Some(wrong)) => {
+                assert_eq!(error.mistakes.len(), 1, "{error}");
+                let SettingsMistake { pointer, message, hint, .. } = &error.mistakes[0];
+                assert_eq!(pointer, "/access_log/format");
+                assert!(message.contains(wrong) && hint.is_some(), "{error}");
+            }
+            (Ok(_), Some(_)) => panic!("{modes:?} is accepted"),
+            (Err(error), None) => panic!("{modes:?}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_combined_log_has_no_line_for_connections_that_outlast_their_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let a = Backend::greeting("a").await;
+    let upstream = named("hello").await;
+    let front = http(json!({"backends": [{"address": upstream.addr}]}), json!({}));
+    let mut tcp = listener(json!({"backends": [{"address": a.addr}]}), json!({}));
+    tcp["name"] = json!("tcp");
+    let running = logging(&path, json!([front, tcp]), Vec::new()).await;
+    let mut stream = TcpStream::connect(running.addr("tcp")).await.unwrap();
+    assert_eq!(greeting(&mut stream).await, "a");
+    let new = json!({"listeners": [front], "access_log": {"to": path, "format": "combined"}});
+    let updated = running.service.update(LoadBalancer.prepare(&new).unwrap()).await;
+    assert!(matches!(updated, Updated::Applied), "{updated:?}");
+    drop(stream);
+    ask(&running, "GET /a?b", "user-agent: t\r\n").await;
+    running.service.drain(Instant::now()).await;
+    running.service.stop().await.unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].starts_with("127.0.0.1 - - ["), "{text}");
+    assert!(lines[0].ends_with("] \"GET /a?b HTTP/1.1\" 200 5 \"-\" \"t\""), "{text}");
 }

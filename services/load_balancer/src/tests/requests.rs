@@ -50,7 +50,7 @@ pub(super) async fn raw(address: SocketAddr, request: &str) -> String {
 }
 
 /// The answer to a request with these lines in its head.
-async fn ask(running: &Running, line: &str, more: &str) -> String {
+pub(super) async fn ask(running: &Running, line: &str, more: &str) -> String {
     raw(at(running), &format!("{line} HTTP/1.1\r\nhost: shop.example\r\n{more}connection: close\r\n\r\n"))
         .await
 }

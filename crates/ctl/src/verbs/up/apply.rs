@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 use types::api::{AgentSelf, Member};
 use types::{NodeId, Phase, ServiceName};
 
-use super::ask_all;
 use super::report::AppliedSpec;
+use super::running::ask_all;
 use crate::out::Progress;
 use crate::record::ClusterRecord;
 
