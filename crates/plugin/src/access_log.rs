@@ -32,7 +32,9 @@ use sink::{Sink, Unwritten};
 
 pub use json::JsonLine;
 pub use request::{LoggedHead, LoggedRequest, RequestEnd};
-pub use settings::{AccessLogPlan, AccessLogSettings, LogFormat, QueryLog, STDOUT, resolve_access_log};
+pub use settings::{
+    AccessLogPlan, AccessLogSettings, LogFormat, QueryLog, STDOUT, access_log_warning, resolve_access_log,
+};
 pub use time::{common_time, rfc_3339};
 
 /// Lines can't be written.

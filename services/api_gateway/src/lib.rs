@@ -40,6 +40,7 @@ mod traffic;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use plugin::access_log::access_log_warning;
 use plugin::{
     CertificateFiles, ClientAuth, Plugin, Prepared, SettingsError, SettingsMistake, check_settings,
     settings_schema,
@@ -89,13 +90,14 @@ impl Plugin for ApiGateway {
     fn check_files(&self, settings: &serde_json::Value) -> Vec<SettingsMistake> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        settings::certificate_warnings(
+        let of_certificates = settings::certificate_warnings(
             settings,
             now,
             CertificateFiles::facts,
             ClientAuth::check,
             mesh::check_ca,
-        )
+        );
+        access_log_warning(settings).into_iter().chain(of_certificates).collect()
     }
 
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError> {

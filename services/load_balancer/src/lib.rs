@@ -113,7 +113,7 @@ mod vanished;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use plugin::access_log::resolve_access_log;
+use plugin::access_log::{access_log_warning, resolve_access_log};
 use plugin::http_listener::resolve_certificates;
 use plugin::{
     CertificateFiles, ClientAuth, Plugin, Prepared, SettingsError, SettingsMistake, check_settings,
@@ -164,8 +164,8 @@ impl Plugin for LoadBalancer {
     fn check_files(&self, settings: &serde_json::Value) -> Vec<SettingsMistake> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let Ok(settings) = plugin::parse_settings::<Settings>(settings) else { return Vec::new() };
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<_> = access_log_warning(settings).into_iter().collect();
+        let Ok(settings) = plugin::parse_settings::<Settings>(settings) else { return warnings };
         for (at, listener) in settings.listeners.iter().enumerate() {
             if let Some(tls) = &listener.tls {
                 let pointer = format!("/listeners/{at}/tls");

@@ -17,9 +17,9 @@ const NO_FILES: [&str; 4] = ["stderr", "-", "syslog", "journald"];
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccessLogSettings {
-    /// `stdout` of the agent, or a file; a path that is not absolute is relative to the manifest. Its folder is created if it is
-    /// missing. The file is opened again
-    /// when the agent gets SIGHUP, and within a second after it was moved away, so `logrotate` needs no signal.
+    /// `stdout` of the agent, which agents that `ctl up` starts have not, or a file; a path that is not absolute is relative to the
+    /// manifest. Its folder is created if it is missing. The file is opened again when the agent gets SIGHUP, and within a second
+    /// after it was moved away, so `logrotate` needs no signal.
     pub to: String,
     /// `json`: an object on each line. `combined`: the format of that name of Apache and nginx. Default: `json`.
     #[serde(default)]
@@ -80,6 +80,16 @@ pub(super) fn log_file(to: &str, mistakes: &mut Vec<SettingsMistake>) -> Option<
         return None;
     }
     (to != STDOUT).then(|| absolute_path(pointer, to, mistakes))
+}
+
+/// Warns of a log that nobody could read, for [`Plugin::check_files`](crate::Plugin::check_files): `ctl up` starts the agents of
+/// a manifest.
+pub fn access_log_warning(settings: &serde_json::Value) -> Option<SettingsMistake> {
+    let to = settings.get("access_log")?.get("to")?.as_str()?;
+    let message = "agents that `ctl up` starts have no standard output, so this log would be lost";
+    let mistake =
+        || SettingsMistake::new("/access_log/to", message).hint("name a file: `to: logs/access.log`");
+    (to == STDOUT).then(mistake)
 }
 
 /// Makes the path of an access log in settings absolute, for [`Plugin::resolve_files`](crate::Plugin::resolve_files).

@@ -55,6 +55,15 @@ fn files_of_cas_that_cannot_be_used_are_named_with_their_places() {
     assert!(found[1].message.contains("no certificate"), "{found:?}");
 }
 
+#[test]
+fn a_log_that_goes_to_the_standard_output_of_agents_without_one_is_a_warning() {
+    let places = |to: &str| {
+        let found = LoadBalancer.check_files(&json!({"access_log": {"to": to}}));
+        found.into_iter().map(|found| found.pointer).collect::<Vec<_>>()
+    };
+    assert_eq!((places("stdout"), places("/log")), (vec!["/access_log/to".to_owned()], vec![]));
+}
+
 #[tokio::test]
 async fn a_backend_with_tls_must_have_a_certificate_for_its_host() {
     let upstream = named("a").await;
