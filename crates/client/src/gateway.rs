@@ -189,6 +189,9 @@ pub struct RouteLimits {
     /// The largest body, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<u64>,
+    /// The least rate of a body, in bytes per second; 0 is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_rate: Option<u64>,
     /// The largest number of concurrent requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u64>,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use types::{Epoch, ErrorKind, NodeId, Problem, ServiceName, ShardId};
 
 use crate::head::MAX_HOPS;
+use crate::min_rate::MinRate;
 use crate::proxies::proxy_refusal;
 
 /// What clients read instead of an address.
@@ -173,6 +174,17 @@ pub enum MeshError {
         /// The limit.
         limit: Duration,
     },
+    /// The client sent the body more slowly than it may.
+    #[error(
+        "{arrived} bytes of the request's body arrived in {:?}, at least {} bytes per second are expected",
+        min.window, min.bytes_per_second
+    )]
+    BodyTooSlow {
+        /// How many bytes came in a window.
+        arrived: u64,
+        /// The limit.
+        min: MinRate,
+    },
     /// Look for a route that leads back to its origin.
     #[error("the request was forwarded {MAX_HOPS} times already")]
     Loop,
@@ -247,7 +259,7 @@ impl MeshError {
         }
         if matches!(self, Self::Loop) {
             problem.status = 508;
-        } else if matches!(self, Self::BodyStalled { .. }) {
+        } else if matches!(self, Self::BodyStalled { .. } | Self::BodyTooSlow { .. }) {
             problem.status = 408;
         }
         problem
@@ -283,6 +295,7 @@ impl MeshError {
             | Self::BodyAborted { .. }
             | Self::BodyMalformed { .. }
             | Self::BodyStalled { .. }
+            | Self::BodyTooSlow { .. }
             | Self::Loop
             | Self::Malformed { .. }
             | Self::NoAddress => {}
@@ -380,6 +393,7 @@ impl MeshError {
                 "send chunks and trailers as RFC 9112, section 7.1, has them",
             ),
             Self::BodyStalled { .. } => (ErrorKind::Invalid, "body-stalled", "send the body without pausing"),
+            Self::BodyTooSlow { .. } => (ErrorKind::Invalid, "slow-body", "send the body in smaller parts"),
             Self::Loop => {
                 (ErrorKind::Internal, "loop-detected", "look for a route that leads back to this gateway")
             }

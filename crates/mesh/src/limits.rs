@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::min_rate::MinRate;
+
 /// Limits of the requests that a mesh sends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -21,6 +23,8 @@ pub struct Limits {
     pub head: Duration,
     /// How long a body may make no progress.
     pub idle: Duration,
+    /// The minimum rate of a request's body until the head of its answer.
+    pub min_rate: MinRate,
     /// The number of bytes of a request's body that are kept for a retry.
     pub replay: usize,
     /// The largest number of times a request is sent; refusals without processing are not counted.
@@ -53,6 +57,7 @@ impl Default for Limits {
             waiting: 1024,
             head: Duration::from_secs(60),
             idle: Duration::from_secs(60),
+            min_rate: MinRate::default(),
             replay: 256 * 1024,
             attempts: 3,
             retry_percent: 20,

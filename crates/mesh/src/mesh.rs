@@ -31,6 +31,7 @@ use crate::error::MeshError;
 use crate::head;
 use crate::lease::Gauge;
 use crate::limits::Limits;
+use crate::min_rate::MinRate;
 use crate::options::Options;
 use crate::roster::Roster;
 use crate::targets::{Kind, Targets};
@@ -95,7 +96,12 @@ impl Outgoing {
         let mut head = Box::new(Head::new(parts)?);
         head.host = options.host.cloned();
         head.is_handshake = options.websocket;
-        Ok(Self { head, upload: Upload::new(body, limits.replay), deadline })
+        // What comes after a WebSocket's handshake is no body.
+        let min_rate = match options.websocket {
+            true => MinRate::default(),
+            false => options.min_rate.unwrap_or(limits.min_rate),
+        };
+        Ok(Self { head, upload: Upload::new(body, limits.replay).at_least(min_rate), deadline })
     }
 
     /// The same request for a server that gets no trailers.

@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::balance::Balance;
 use crate::limits::Limits;
+use crate::min_rate::MinRate;
 use crate::trail::Trail;
 use crate::upstream::RoutePool;
 
@@ -23,6 +24,8 @@ pub struct Options<'a> {
     pub head: Option<Duration>,
     /// Replaces [`Limits::idle`].
     pub idle: Option<Duration>,
+    /// Replaces [`Limits::min_rate`].
+    pub min_rate: Option<MinRate>,
     /// Replaces [`Limits::attempts`].
     pub attempts: Option<u32>,
     /// Which failures are repeated.
@@ -61,6 +64,7 @@ impl Options<'_> {
         Limits {
             head: self.head.unwrap_or(limits.head),
             idle: self.idle.unwrap_or(limits.idle),
+            min_rate: self.min_rate.unwrap_or(limits.min_rate),
             attempts: self.attempts.unwrap_or(limits.attempts),
             ..limits.clone()
         }

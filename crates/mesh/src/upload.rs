@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::head;
 use crate::malformed::MalformedBody;
+use crate::min_rate::{MinRate, Pace, TooSlow};
 
 pub(crate) use attempt::AttemptBody;
 
@@ -58,6 +59,8 @@ pub(crate) struct State {
     reader: Option<Waker>,
     /// When the client last sent data.
     progress: Instant,
+    /// How fast it arrives, if there is a minimum, until its end.
+    pace: Option<Pace>,
     end: End,
 }
 
@@ -119,8 +122,18 @@ impl Upload {
             trailing: Trailing::Filtered,
             reader: None,
             progress: Instant::now(),
+            pace: None,
             end: End::NotYet,
         })))
+    }
+
+    /// The same body, which has to arrive at this rate.
+    #[must_use]
+    pub(crate) fn at_least(self, min: MinRate) -> Self {
+        if let Self::Streamed(state) = &self {
+            lock(state).pace = Pace::new(min);
+        }
+        self
     }
 
     /// The same body without its trailers.
@@ -192,11 +205,12 @@ impl Upload {
         }
     }
 
-    /// Stops keeping frames, since the request was answered.
+    /// Stops keeping frames and measuring the rate, since the request was answered.
     pub(crate) fn settle(&self) {
         if let Self::Streamed(state) = self {
             let mut state = lock(state);
             state.room = None;
+            state.pace = None;
             state.forget_what_was_read();
         }
     }
@@ -250,6 +264,14 @@ impl Upload {
             }
         }
     }
+
+    /// When to look again whether the body arrives too slowly; `None` if it has no minimum rate, or has ended.
+    pub(crate) fn pace(&self, now: Instant) -> Result<Option<Instant>, TooSlow> {
+        match self {
+            Self::Empty => Ok(None),
+            Self::Streamed(state) => lock(state).pace.as_mut().map(|pace| pace.check(now)).transpose(),
+        }
+    }
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -262,6 +284,9 @@ impl State {
         self.attempt += 1;
         self.next = 0;
         self.has_read_trailers = false;
+        if let Some(pace) = &mut self.pace {
+            pace.rests(Instant::now());
+        }
         for waiting in [self.reader.take(), self.held.take()].into_iter().flatten() {
             waiting.wake();
         }
@@ -319,14 +344,25 @@ impl State {
                 if !known {
                     self.reader = Some(cx.waker().clone());
                 }
+                if let Some(pace) = &mut self.pace {
+                    pace.waits(Instant::now());
+                }
                 return polled;
             }
-            Poll::Ready(Some(Ok(frame))) => self.keep(frame),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(pace) = &mut self.pace {
+                    pace.arrived(frame.data_ref().map_or(0, Bytes::len), Instant::now());
+                }
+                self.keep(frame);
+            }
             Poll::Ready(Some(Err(error))) => {
                 let is_malformed = MalformedBody::behind(&**error).is_some();
                 self.end = if is_malformed { End::Malformed } else { End::Failed };
             }
             Poll::Ready(None) => self.end = End::Whole,
+        }
+        if self.end != End::NotYet {
+            self.pace = None;
         }
         self.reader = None;
         self.progress = Instant::now();

@@ -16,6 +16,7 @@ use crate::counts::{ConnectResult, Counts, RetryReason};
 use crate::error::MeshError;
 use crate::head::websocket;
 use crate::limits::Limits;
+use crate::min_rate::TooSlow;
 use crate::pool::{Asked, Pools, Received, SendError, Which};
 use crate::retry::Failure;
 use crate::trail;
@@ -100,7 +101,9 @@ impl Wire {
             }
         };
         let began = Instant::now();
-        let timer = sleep_until(began + limits.head.min(limits.idle));
+        let first_look = upload.pace(began).map_err(|slow| too_slow(slow, limits))?;
+        let first = began + limits.head.min(limits.idle);
+        let timer = sleep_until(first_look.map_or(first, |look| look.min(first)));
         // Boxed: few bodies are held back, and the other requests need no room for this.
         let mut asked_for = upload.may_be_held().then(|| Box::pin(sleep_until(began + CONTINUE_LIMIT)));
         tokio::pin!(sending, timer);
@@ -131,8 +134,10 @@ impl Wire {
             if deadline <= now {
                 return Err(late(is_stalled, url, limits));
             }
+            let look = upload.pace(now).map_err(|slow| too_slow(slow, limits))?;
             // From now on it may be the client's turn.
-            timer.as_mut().reset(deadline.min(now + limits.idle));
+            let next = deadline.min(now + limits.idle);
+            timer.as_mut().reset(look.map_or(next, |look| look.min(next)));
         }
     }
 
@@ -246,6 +251,11 @@ fn late(is_stalled: bool, url: &BaseUrl, limits: &Limits) -> Failed {
             error: MeshError::TimedOut { address: url.authority().to_owned(), limit: limits.head },
         }
     }
+}
+
+/// The client sends the body too slowly.
+fn too_slow(TooSlow { arrived }: TooSlow, limits: &Limits) -> Failed {
+    Failed { failure: Failure::Aborted, error: MeshError::BodyTooSlow { arrived, min: limits.min_rate } }
 }
 
 /// Refuses a protocol switch: the request did not ask for one, so the data that follows has no meaning.

@@ -140,6 +140,7 @@ mod server_ca;
 mod settings;
 pub mod shard;
 mod single_flight;
+mod size;
 mod tasks;
 pub mod testing;
 mod tls;
@@ -186,6 +187,7 @@ pub use settings::{
     settings_schema,
 };
 pub use single_flight::{Landed, SingleFlight};
+pub use size::{Size, SizeError};
 pub use store::{DataEntry, DataLog, DataLogError, DataLogReader, ObjectStore};
 pub use tasks::{TaskFailure, Tasks};
 pub use tls::{

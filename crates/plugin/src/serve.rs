@@ -58,7 +58,7 @@ pub struct ServeLimits {
     /// How long a client may take to send a request's head: the first one from the begin of its connection, others from their
     /// first byte.
     pub head_timeout: Duration,
-    /// How long a connection with HTTP/1.1 may be idle between requests.
+    /// How long a connection may be idle between requests.
     pub keep_alive: Duration,
     /// How long a client may read nothing of an answer that is ready for it. Then its connection is closed and its memory
     /// is freed.

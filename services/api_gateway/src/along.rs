@@ -142,6 +142,7 @@ impl Gateway {
             pool: self.traffic.pool(way.place),
             head: way.timeouts.answer,
             idle: way.timeouts.idle,
+            min_rate: way.min_rate,
             attempts: way.retries.attempts,
             repeated: Repeated {
                 connect: way.retries.connect,

@@ -134,6 +134,9 @@ struct LimitsView {
     /// In bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<u64>,
+    /// In bytes per second; 0 is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_rate: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     in_flight: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -281,6 +284,7 @@ impl RouteView {
             },
             limits: LimitsView {
                 body: way.body,
+                min_rate: way.min_rate.map(|rate| rate.bytes_per_second),
                 in_flight: way.places.as_ref().map(|places| places.limit()),
                 rate: way.rate.as_ref().map(RateLimit::shown),
             },

@@ -161,6 +161,8 @@ fn served_with(
     on_refused: OnRefused,
 ) -> (ServeLimits, Protocols) {
     let limits = ServeLimits {
+        keep_alive: plan.keep_alive,
+        send_timeout: plan.send_timeout,
         connections: plan.max_connections,
         grace: GRACE,
         node: Some(cx.node.clone()),

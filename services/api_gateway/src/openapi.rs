@@ -18,6 +18,7 @@ fn routes() -> Value {
         "The limits of its requests; those that it has",
         json!({
             "body": number("The largest body, in bytes"),
+            "min_rate": number("The least rate of a body, in bytes per second; 0 is none"),
             "in_flight": number("The largest number of concurrent requests"),
             "rate": text("The largest rate, in words"),
         }),

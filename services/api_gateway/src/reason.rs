@@ -12,7 +12,7 @@ pub(crate) fn refusal_of(code: &str) -> Option<RefusalReason> {
         "rate-limited" => RefusalReason::Rate,
         "route-busy" | "queue-full" => RefusalReason::InFlight,
         "no-key" | "unknown-key" => RefusalReason::Key,
-        "too-slow" | "body-stalled" => RefusalReason::Timeout,
+        "too-slow" | "body-stalled" | "slow-body" => RefusalReason::Timeout,
         _ => return None,
     })
 }

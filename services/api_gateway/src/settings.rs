@@ -9,17 +9,17 @@ mod listener;
 mod loops;
 mod retry;
 mod route;
-mod size;
 mod target;
 mod unreachable;
 
 use std::collections::BTreeMap;
 
-use mesh::Limits;
+use mesh::{Limits, MinRate};
 use plugin::SettingsError;
 pub(crate) use plugin::access_log::AccessLogPlan;
 pub use plugin::access_log::{AccessLogSettings, LogFormat, QueryLog};
 use plugin::http::Hosts;
+pub use plugin::{Size, SizeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use types::range::{DurationIn, NumberIn};
@@ -36,7 +36,6 @@ pub use self::route::{
     AnswerSettings, Backend, HeaderEdits, RateBy, RateSettings, RedirectSettings, RewriteSettings, Route,
     RouteLimits, SchemeSettings, Slashes, TimeoutSettings,
 };
-pub use self::size::{Size, SizeError};
 use crate::table::RouteTable;
 
 /// A time limit: 1 ms to 365 days.
@@ -81,11 +80,22 @@ pub struct Settings {
     pub response_timeout: Limit,
     /// How long a body may make no progress before the request fails. Default: `60s`.
     pub idle_timeout: Limit,
+    /// The least number of bytes per second, such as `100B`, that a client has to send of a request's body, on average over 30
+    /// seconds; a request below it is answered with 408. Only the time that the gateway waits for the client counts, not the time
+    /// that the server takes to read, and only until the answer begins. WebSockets have none. Streams of gRPC have: write
+    /// `limits: { min_rate: 0 }` on routes whose clients send little at a time. No minimum unless given.
+    pub min_rate: Option<Size>,
     /// How long no byte may move over a WebSocket, in either direction, before it is closed: pings count. Default: `5m`.
     pub websocket_timeout: Limit,
     /// How long a request may wait for a serving member, for example while a role moves. `0s` disables waiting.
     /// Default: `10s`.
     pub wait: DurationIn<0>,
+    /// How long the connection of a client may be idle between requests before it is closed; with HTTP/2, how long it may have
+    /// no request open. Default: `60s`.
+    pub keep_alive: Limit,
+    /// How long a client may take nothing of an answer that is ready for it. Then its connection is closed; with HTTP/2, its
+    /// request is reset. Default: `60s`.
+    pub send_timeout: Limit,
     /// The largest number of client connections of each listener. For one more, the connection that has been idle longest is
     /// closed; if none is idle, the new one waits. Default: 10000.
     pub max_connections: Count,
@@ -138,8 +148,11 @@ impl Default for Settings {
             connect_timeout: DurationIn::of_millis::<4_000>(),
             response_timeout: DurationIn::of_millis::<60_000>(),
             idle_timeout: DurationIn::of_millis::<60_000>(),
+            min_rate: None,
             websocket_timeout: DurationIn::of_millis::<300_000>(),
             wait: DurationIn::of_millis::<10_000>(),
+            keep_alive: DurationIn::of_millis::<60_000>(),
+            send_timeout: DurationIn::of_millis::<60_000>(),
             max_connections: NumberIn::of::<10_000>(),
             trust: Vec::new(),
             hosts: Hosts::default(),
@@ -167,13 +180,19 @@ impl Settings {
             connect: self.connect_timeout.get(),
             head: self.response_timeout.get(),
             idle: self.idle_timeout.get(),
+            min_rate: MinRate::new(self.min_rate.map_or(0, Size::get)),
             wait: self.wait.get(),
             ..Limits::default()
         };
         let ways = check::ways(&self, &mut mistakes);
         let trust = plugin::http_listener::networks("/trust", &self.trust, &mut mistakes);
         let access_log = self.access_log.as_ref().map(|log| log.plan(&mut mistakes));
-        let defaults = listener::Defaults { trust, max_connections: self.max_connections.as_usize() };
+        let defaults = listener::Defaults {
+            trust,
+            keep_alive: self.keep_alive.get(),
+            send_timeout: self.send_timeout.get(),
+            max_connections: self.max_connections.as_usize(),
+        };
         let listeners = listener::plan(&self.listen, &self.listeners, &defaults, &mut mistakes);
         if !mistakes.is_empty() {
             return Err(SettingsError { mistakes });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use mesh::BaseUrl;
+use mesh::{BaseUrl, MinRate};
 use plugin::check::Checking;
 use plugin::http::Guard;
 pub(crate) use plugin::retry::Retries;
@@ -46,6 +46,8 @@ pub(crate) struct Way {
     pub(crate) response_headers: Edits,
     /// The largest body of a request, in bytes.
     pub(crate) body: Option<u64>,
+    /// The least rate of a request's body, where it differs from the gateway's.
+    pub(crate) min_rate: Option<MinRate>,
     /// One permit for each request that may be in flight on the route; `None` means no limit.
     pub(crate) places: Option<Arc<Places>>,
     pub(crate) rate: Option<RateLimit>,
@@ -278,6 +280,7 @@ impl Way {
             request_headers: Edits::default(),
             response_headers: Edits::default(),
             body: None,
+            min_rate: None,
             places: None,
             rate: None,
             timeouts: Timeouts::default(),

@@ -88,8 +88,15 @@ pub(crate) fn served_with(
 ) -> (ServeLimits, Protocols) {
     let AcceptLimits { connections, grace } = accepting;
     let node = Some(cx.node.clone());
-    let limits = ServeLimits { connections, grace, node, ..ServeLimits::of_service_listener() };
     let now = live.load();
+    let usual = ServeLimits::of_service_listener();
+    let usual = match &now.front {
+        Some(Front { keep_alive, send_timeout, .. }) => {
+            ServeLimits { keep_alive: *keep_alive, send_timeout: *send_timeout, ..usual }
+        }
+        None => usual,
+    };
+    let limits = ServeLimits { connections, grace, node, ..usual };
     let Lasting { meters, tls, .. } = now.lasting.clone();
     let (meters, proxies) = (meters.accepting.clone(), now.trust.clone());
     let on_refused = on_refused(Arc::clone(live));
@@ -228,7 +235,7 @@ fn refusal_of(code: &str) -> Option<RefusalReason> {
     Some(match code {
         "bad-path" | "bad-target" | "target-too-long" => RefusalReason::Path,
         "foreign-host" | "foreign-page" => RefusalReason::Host,
-        "too-slow" | "body-stalled" => RefusalReason::Timeout,
+        "too-slow" | "body-stalled" | "slow-body" => RefusalReason::Timeout,
         _ => return None,
     })
 }

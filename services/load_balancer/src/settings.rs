@@ -3,6 +3,7 @@
 mod http;
 mod percent;
 
+use plugin::Size;
 use plugin::access_log::AccessLogSettings;
 use plugin::check::CheckSettings;
 use plugin::http::Hosts;
@@ -252,6 +253,12 @@ pub struct Limits {
     pub queue: NumberIn<0, 1_000_000>,
     /// How long a connection may be queued before it is closed. Default: `5s`.
     pub wait: Limit,
+    /// The least number of bytes per second, such as `100B`, that a client has to send of a request's body in HTTP mode, on average
+    /// over 30 seconds; a request below it is answered with 408. Only the time that the balancer waits for the client counts,
+    /// not the time that the backend takes to read, and only until the answer begins. WebSockets have none. Streams of gRPC have:
+    /// leave it out where clients send little at a time. No minimum unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_rate: Option<Size>,
 }
 
 /// How long things may take.
@@ -271,6 +278,14 @@ pub struct Timeouts {
     /// How long no byte may move over a WebSocket in HTTP mode, in either direction, before it is closed. Unless given, `5m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub websocket: Option<Limit>,
+    /// How long the connection of a client may be idle between requests in HTTP mode before it is closed; with HTTP/2, how long it
+    /// may have no request open. Unless given, `60s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<Limit>,
+    /// How long a client may take nothing of an answer that is ready for it in HTTP mode. Then its connection is closed; with
+    /// HTTP/2, its request is reset. Unless given, `60s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send: Option<Limit>,
     /// How long connections continue after the drain of the member that they lead to has begun, or that of the balancer
     /// itself, which takes 10 seconds at most. Default: `30s`.
     pub drain: DurationIn<0>,
@@ -299,6 +314,7 @@ impl Default for Limits {
             per_backend: None,
             queue: NumberIn::of::<1000>(),
             wait: DurationIn::of_millis::<5_000>(),
+            min_rate: None,
         }
     }
 }
@@ -310,6 +326,8 @@ impl Default for Timeouts {
             idle: None,
             answer: None,
             websocket: None,
+            keep_alive: None,
+            send: None,
             drain: DurationIn::of_millis::<30_000>(),
         }
     }

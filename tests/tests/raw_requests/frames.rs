@@ -28,6 +28,8 @@ pub(crate) const CANCEL: u32 = 8;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How often a client that sends drop by drop does so.
+pub(crate) const EVERY: Duration = Duration::from_millis(500);
 /// How long an exchange may take.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -107,16 +109,30 @@ pub(crate) async fn exchange_within(
     bytes: Vec<u8>,
     is_enough: impl Fn(&[Frame]) -> bool,
 ) -> anyhow::Result<Vec<Frame>> {
+    exchange_dripping(limit, address, bytes, &[], is_enough).await
+}
+
+/// The same, with more bytes at intervals.
+pub(crate) async fn exchange_dripping(
+    limit: Duration,
+    address: SocketAddr,
+    bytes: Vec<u8>,
+    drop: &[u8],
+    is_enough: impl Fn(&[Frame]) -> bool,
+) -> anyhow::Result<Vec<Frame>> {
     let (mut reader, mut writer) = TcpStream::connect(address).await?.into_split();
     let (acks, mut unsent) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
     let mut frames = Vec::new();
     // The other end may close before it has read everything.
     let writing = async {
         let _ = writer.write_all(&bytes).await;
-        while let Some(ack) = unsent.recv().await {
-            let _ = writer.write_all(&ack).await;
+        loop {
+            let _ = match timeout(EVERY, unsent.recv()).await {
+                Ok(Some(ack)) => writer.write_all(&ack).await,
+                Ok(None) => std::future::pending().await,
+                Err(_elapsed) => writer.write_all(drop).await,
+            };
         }
-        std::future::pending::<()>().await;
     };
     let reading = async {
         while !is_enough(&frames) {

@@ -133,6 +133,23 @@ impl Front {
         Self::up(kind, recorder, &format!("{more}{settings}"), "", &[]).await
     }
 
+    /// In front of a recorder, with short limits for slow clients and with an access log.
+    pub(crate) async fn hurried(kind: Kind) -> anyhow::Result<Self> {
+        let recorder = Recorder::start().await?;
+        let url = format!("http://{}", recorder.address);
+        let settings = match kind {
+            Kind::Gateway => format!(
+                "{{keep_alive: 1s, send_timeout: 1s, min_rate: 100B, access_log: {{to: access.log}}, \
+                 routes: [{{prefix: /, to: ['{url}']}}]}}"
+            ),
+            Kind::Balancer => format!(
+                "{{access_log: {{to: access.log}}, listeners: [{{name: gateway, mode: http, address: '127.0.0.1:0', \
+                 backends: [{{address: '{url}'}}], timeouts: {{keep_alive: 1s, send: 1s}}, limits: {{min_rate: 100B}}}}]}}"
+            ),
+        };
+        Self::up(kind, recorder, &settings, "", &[]).await
+    }
+
     /// In front of a member that echoes each request, `tests/examples/echo.rs`: a gateway under `/echo`, a balancer under `/`.
     pub(crate) async fn with_member(kind: Kind) -> anyhow::Result<Self> {
         let agent = example("echo")?.display().to_string();

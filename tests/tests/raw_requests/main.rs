@@ -13,6 +13,7 @@ mod lines;
 mod paths;
 mod recorder;
 mod requests;
+mod slow;
 mod websockets;
 
 use front::{Front, of_each_front};

@@ -24,6 +24,8 @@ pub(crate) struct Seen {
     pub(crate) is_whole: bool,
     /// Whether the connection ended before the body was complete.
     pub(crate) is_cut: bool,
+    /// Whether the connection ended before the answer was sent.
+    pub(crate) is_unread: bool,
 }
 
 impl Seen {
@@ -134,7 +136,10 @@ impl Exchange {
             };
             match scripted {
                 Some(scripted) => {
-                    self.stream.write_all(&scripted.bytes).await?;
+                    if let Err(error) = self.stream.write_all(&scripted.bytes).await {
+                        locked(&self.shared.seen)[at].is_unread = true;
+                        return Err(error);
+                    }
                     if scripted.closes {
                         return self.stream.shutdown().await;
                     }

@@ -220,11 +220,18 @@ fn limits(route: &Route) -> String {
     let limits = &route.limits;
     let keys = route.keys.iter().map(|keys| format!("keys {keys}"));
     let body = limits.body.iter().map(|body| format!("body {}", render::bytes(*body)));
+    let min_rate = limits.min_rate.iter().map(|rate| format!("at least {} per second", render::bytes(*rate)));
     let in_flight = limits.in_flight.iter().map(|number| format!("{number} in flight"));
     let retry = route.retry.iter().map(retry);
     let timeouts = route.timeouts.iter().map(|(name, time)| format!("{name} timeout {time}"));
     let check = route.check.iter().map(|check| format!("check {check}"));
-    let all = keys.chain(body).chain(in_flight).chain(limits.rate.clone()).chain(timeouts).chain(check);
+    let all = keys
+        .chain(body)
+        .chain(min_rate)
+        .chain(in_flight)
+        .chain(limits.rate.clone())
+        .chain(timeouts)
+        .chain(check);
     let all: Vec<_> = all.chain(retry).collect();
     if all.is_empty() { "-".to_owned() } else { all.join("; ") }
 }
@@ -255,7 +262,7 @@ mod tests {
     fn api() -> Value {
         json!({"place": "/routes/1", "name": "api", "host": "*.shop.example", "prefix": "/api", "methods": ["GET", "PUT"],
                "target": {"service": "storage"}, "keys": "partners",
-               "limits": {"body": 1024, "in_flight": 5, "rate": "2 per 1s, burst 2, by client"}})
+               "limits": {"body": 1024, "min_rate": 100, "in_flight": 5, "rate": "2 per 1s, burst 2, by client"}})
     }
 
     fn up() -> Value {
@@ -269,7 +276,7 @@ mod tests {
             table(&routes),
             "\
 ROUTE      HOST            PATH         METHODS  TARGET           LIMITS
-api        *.shop.example  /api         GET,PUT  service storage  keys partners; body 1.0 KiB; 5 in flight; 2 per 1s, burst 2, by client
+api        *.shop.example  /api         GET,PUT  service storage  keys partners; body 1.0 KiB; at least 100 B per second; 5 in flight; 2 per 1s, burst 2, by client
 /routes/0  -               /up (exact)  -        answer 200       -"
         );
         let none = Routes { routes: Vec::new(), ..routes };

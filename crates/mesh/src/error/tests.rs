@@ -48,6 +48,7 @@ fn each_error_has_its_status_a_code_and_a_hint() {
         (MeshError::BodyAborted { why: why() }, 400, "body-aborted"),
         (MeshError::BodyMalformed { why: why() }, 400, "malformed-body"),
         (MeshError::BodyStalled { limit }, 408, "body-stalled"),
+        (MeshError::BodyTooSlow { arrived: 1, min: MinRate::new(100) }, 408, "slow-body"),
         (MeshError::Loop, 508, "loop-detected"),
         (MeshError::Malformed { why: why() }, 400, "malformed-request"),
         (MeshError::NoAddress, 500, "no-address"),

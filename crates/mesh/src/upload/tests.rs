@@ -2,7 +2,9 @@
 
 use std::future::poll_fn;
 use std::task::Wake;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
 use tokio::sync::mpsc;
 
@@ -149,4 +151,48 @@ fn a_waiting_attempt_is_woken_when_it_is_detached() {
     assert!(upload.progress().unwrap().awaits_client);
     upload.detach();
     assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_time_in_which_the_client_is_waited_for_makes_a_body_slow() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (sender, upload) = streamed(100);
+    let upload = upload.at_least(MinRate::new(100));
+    let look = |upload: &Upload| upload.pace(Instant::now()).map(|at| at.map(|at| at - Instant::now()));
+    assert_eq!(look(&upload), Ok(Some(MinRate::WINDOW)));
+    // It is not sent yet: the request waits for a member.
+    tokio::time::advance(HOUR).await;
+    let mut body = upload.attempt();
+    put(&sender, "one").await;
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), "one");
+    // The server reads nothing, so nobody asks for the next piece.
+    tokio::time::advance(HOUR).await;
+    assert_eq!(look(&upload), Ok(Some(MinRate::WINDOW)));
+    assert!(next(&mut body).now_or_never().is_none());
+    tokio::time::advance(MinRate::WINDOW / 3).await;
+    assert_eq!(look(&upload), Ok(Some(MinRate::WINDOW * 2 / 3)));
+    // Another attempt begins, and reads what is kept first. What was waited before counts.
+    let mut body = upload.attempt();
+    tokio::time::advance(HOUR).await;
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), "one");
+    assert_eq!(look(&upload), Ok(Some(MinRate::WINDOW * 2 / 3)));
+    assert!(next(&mut body).now_or_never().is_none());
+    tokio::time::advance(MinRate::WINDOW).await;
+    assert_eq!(look(&upload), Err(TooSlow { arrived: 3 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_has_ended_and_a_request_that_was_answered_are_not_slow() {
+    let (sender, upload) = streamed(100);
+    let upload = upload.at_least(MinRate::new(100));
+    drop(sender);
+    assert!(next(&mut upload.attempt()).await.is_none());
+    assert_eq!(upload.pace(Instant::now()), Ok(None));
+
+    let (_sender, upload) = streamed(100);
+    let upload = upload.at_least(MinRate::new(100));
+    assert!(next(&mut upload.attempt()).now_or_never().is_none());
+    upload.settle();
+    tokio::time::advance(MinRate::WINDOW * 2).await;
+    assert_eq!(upload.pace(Instant::now()), Ok(None));
 }

@@ -66,7 +66,7 @@ pub(super) async fn http1<T, S>(
         .serve_connection(TokioIo::new(link), answering)
         .with_upgrades();
     let mut hangup = hangup.map(|stream| Hangup::new(stream, progress.clone()));
-    let mut waiting = Waiting::new(due);
+    let mut waiting = Waiting::new(due, limits);
     let mut is_closing = false;
     let ended = poll_fn(|cx| {
         activity.watch(cx);

@@ -50,8 +50,6 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How often the other end is checked, and how long it may take to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// How long a connection may have no open request.
-const IDLE: Duration = Duration::from_secs(60);
 /// How long a client may take to close a connection that is not used any more.
 const CLOSING: Duration = Duration::from_secs(5);
 /// The same if another client waits for its place.
@@ -75,7 +73,7 @@ pub(super) async fn serve<T, S>(
 {
     let _open = shared.protocols.meters.opened(Spoken::Http2);
     let streams = Streams::new(shared.limits.send_timeout);
-    let peer = client.peer;
+    let (peer, keep_alive) = (client.peer, shared.limits.keep_alive);
     let meters = shared.protocols.meters.clone();
     let io = TokioIo::new(limited(transport, &shared.limits));
     // Not kept in a variable, for which the future would have room.
@@ -112,7 +110,9 @@ pub(super) async fn serve<T, S>(
         if has_begun || has_none != is_idle {
             is_idle = has_none;
             if is_idle {
-                idle.as_mut().reset(Instant::now() + IDLE);
+                // What is left of an answer may still be on its way when the connection is closing.
+                idle.as_mut()
+                    .reset(Instant::now() + if is_closing { keep_alive.max(CLOSING) } else { keep_alive });
                 activity.idle();
             } else {
                 activity.busy();

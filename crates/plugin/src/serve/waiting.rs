@@ -21,8 +21,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(first: Instant) -> Self {
-        Self { first, head_since: None, timer: Box::pin(sleep_until(first)) }
+    /// The first head must have arrived at `first`.
+    pub(super) fn new(first: Instant, limits: &ServeLimits) -> Self {
+        // Its request may be over before that, and then the connection is idle.
+        let next = first.min(Instant::now() + limits.keep_alive);
+        Self { first, head_since: None, timer: Box::pin(sleep_until(next)) }
     }
 
     /// Ready once the client has taken too long. Call it whenever the connection makes no progress.
@@ -51,8 +54,8 @@ impl Waiting {
             if due.is_some_and(|due| due <= now) {
                 return Poll::Ready(());
             }
-            // A head that begins right now has this long.
-            let next = now + limits.head_timeout;
+            // A head that begins right now, and a connection that becomes idle, have this long.
+            let next = now + limits.head_timeout.min(limits.keep_alive);
             self.timer.as_mut().reset(due.map_or(next, |due| due.min(next)));
         }
         Poll::Pending
@@ -75,10 +78,18 @@ mod tests {
         ServeLimits { head_timeout: 10 * SECOND, keep_alive: 60 * SECOND, ..ServeLimits::default() }
     }
 
+    fn waiting() -> (Waiting, Progress) {
+        (Waiting::new(Instant::now() + 10 * SECOND, &limits()), Progress::default())
+    }
+
     /// How long it takes until the client is too slow.
     async fn patience(waiting: &mut Waiting, progress: &Progress) -> Duration {
+        patience_with(waiting, progress, &limits()).await
+    }
+
+    async fn patience_with(waiting: &mut Waiting, progress: &Progress, limits: &ServeLimits) -> Duration {
         let began = Instant::now();
-        poll_fn(|cx| waiting.poll(cx, progress, &limits())).await;
+        poll_fn(|cx| waiting.poll(cx, progress, limits)).await;
         began.elapsed()
     }
 
@@ -98,7 +109,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_head_has_its_time_from_the_begin_of_the_connection_on() {
         for first in [b"".as_slice(), b"GET"] {
-            let (mut waiting, progress) = (Waiting::new(Instant::now() + 10 * SECOND), Progress::default());
+            let (mut waiting, progress) = waiting();
             progress.received(first);
             assert!(timeout(7 * SECOND, patience(&mut waiting, &progress)).await.is_err());
             progress.received(b"/");
@@ -108,7 +119,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn later_heads_have_theirs_from_their_first_byte_and_idle_connections_live_longer() {
-        let (mut waiting, progress) = (Waiting::new(Instant::now() + 10 * SECOND), Progress::default());
+        let (mut waiting, progress) = waiting();
         exchange(&progress);
         assert!(timeout(33 * SECOND, patience(&mut waiting, &progress)).await.is_err());
         exchange(&progress);
@@ -120,8 +131,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_closed_in_time_however_short_that_is() {
+        for seconds in [1, 9, 60] {
+            let limits = ServeLimits { keep_alive: seconds * SECOND, ..limits() };
+            let first = Instant::now() + 10 * SECOND;
+            let (mut waiting, progress) = (Waiting::new(first, &limits), Progress::default());
+            assert!(timeout(5 * SECOND, patience_with(&mut waiting, &progress, &limits)).await.is_err());
+            exchange(&progress);
+            let idle = patience_with(&mut waiting, &progress, &limits).await;
+            assert!(about(idle, seconds), "{idle:?} instead of {seconds} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_request_that_is_served_may_take_as_long_as_it_needs() {
-        let (mut waiting, progress) = (Waiting::new(Instant::now() + 10 * SECOND), Progress::default());
+        let (mut waiting, progress) = waiting();
         progress.received(b"GET / HTTP/1.1\r\n\r\n");
         progress.began(&Request::get("/").body(()).unwrap().into_parts().0, false);
         assert!(timeout(3_600 * SECOND, patience(&mut waiting, &progress)).await.is_err());

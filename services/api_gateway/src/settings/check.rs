@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method};
+use mesh::MinRate;
 use plugin::SettingsMistake;
 use plugin::check::Checking;
 use types::did_you_mean;
@@ -157,6 +158,7 @@ impl Checked<'_> {
             request_headers,
             response_headers,
             body: route.limits.body.map(super::Size::get),
+            min_rate: route.limits.min_rate.map(|rate| MinRate::new(rate.get())),
             places: places.map(|limit| Arc::new(Places::new(limit.as_usize()))),
             rate,
             timeouts: Timeouts {
@@ -365,6 +367,7 @@ impl Checked<'_> {
         let given = [
             ("rewrite", route.rewrite != super::RewriteSettings::default()),
             ("timeouts", route.timeouts != super::TimeoutSettings::default()),
+            ("limits/min_rate", route.limits.min_rate.is_some()),
             ("balance", route.balance.is_some()),
             ("affinity", route.affinity.is_some()),
             ("check", route.check.is_some()),

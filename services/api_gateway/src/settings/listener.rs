@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use plugin::http_listener::networks;
@@ -10,7 +11,7 @@ use plugin::{CertificateFiles, ClientAuth, SettingsMistake, WantedTls};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Count;
+use super::{Count, Limit};
 
 /// The most listeners of a gateway.
 const MAX_LISTENERS: usize = 16;
@@ -60,6 +61,13 @@ pub struct Listener {
     /// The trusted proxies in front of this listener. Those in `trust` of the gateway unless given.
     #[serde(default)]
     pub trust: Option<Vec<String>>,
+    /// How long a connection of this listener may be idle between requests. That in `keep_alive` of the gateway unless given.
+    #[serde(default)]
+    pub keep_alive: Option<Limit>,
+    /// How long a client of this listener may take nothing of an answer that is ready for it. That in `send_timeout` of the gateway
+    /// unless given.
+    #[serde(default)]
+    pub send_timeout: Option<Limit>,
     /// The largest number of client connections of this listener. That in `max_connections` of the gateway unless given.
     #[serde(default)]
     pub max_connections: Option<Count>,
@@ -96,6 +104,8 @@ pub(crate) struct ListenerPlan {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) trust: Vec<IpNet>,
+    pub(crate) keep_alive: Duration,
+    pub(crate) send_timeout: Duration,
     pub(crate) max_connections: usize,
     pub(crate) ready: Option<String>,
     /// Whether each connection begins with a header of the PROXY protocol.
@@ -145,6 +155,8 @@ impl ListenerPlan {
 #[derive(Debug)]
 pub(super) struct Defaults {
     pub(super) trust: Vec<IpNet>,
+    pub(super) keep_alive: Duration,
+    pub(super) send_timeout: Duration,
     pub(super) max_connections: usize,
 }
 
@@ -204,10 +216,12 @@ pub(super) fn plan(
 fn only(address: SocketAddr, defaults: &Defaults) -> ListenerPlan {
     ListenerPlan {
         place: None,
-        inherits: vec!["trust", "max_connections"],
+        inherits: vec!["trust", "keep_alive", "send_timeout", "max_connections"],
         name: ONLY.to_owned(),
         address,
         trust: defaults.trust.clone(),
+        keep_alive: defaults.keep_alive,
+        send_timeout: defaults.send_timeout,
         max_connections: defaults.max_connections,
         ready: None,
         proxy_protocol: false,
@@ -277,14 +291,20 @@ impl Listener {
             None => Vec::new(),
         };
         let client_auth = self.tls.as_ref().and_then(|tls| tls.client_auth(&pointer("tls"), mistakes));
-        let inherited =
-            [("trust", self.trust.is_none()), ("max_connections", self.max_connections.is_none())];
+        let inherited = [
+            ("trust", self.trust.is_none()),
+            ("keep_alive", self.keep_alive.is_none()),
+            ("send_timeout", self.send_timeout.is_none()),
+            ("max_connections", self.max_connections.is_none()),
+        ];
         Some(ListenerPlan {
             place: Some(at),
             inherits: inherited.into_iter().filter(|(_, is_it)| *is_it).map(|(key, _)| key).collect(),
             name: self.name.clone(),
             address: address?,
             trust,
+            keep_alive: self.keep_alive.map_or(defaults.keep_alive, Limit::get),
+            send_timeout: self.send_timeout.map_or(defaults.send_timeout, Limit::get),
             max_connections: self.max_connections.map_or(defaults.max_connections, Count::as_usize),
             ready: self.ready.clone(),
             proxy_protocol: self.proxy_protocol,

@@ -9,8 +9,7 @@ use types::range::{DurationIn, NumberIn};
 
 use super::balance::{AffinitySettings, BalanceSettings};
 use super::retry::RetrySettings;
-use super::size::Size;
-use super::{Count, Limit};
+use super::{Count, Limit, Size};
 
 /// A rule that sends requests to a service or to fixed addresses, or answers them.
 ///
@@ -267,6 +266,10 @@ pub struct RouteLimits {
     /// The largest body of a request, such as `10MiB`; a larger one is refused with 413. No limit unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<Size>,
+    /// The least number of bytes per second that a client has to send of a request's body, such as `100B`; 0 is no minimum.
+    /// Unless given, `min_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_rate: Option<Size>,
     /// The largest number of concurrent requests; the next one waits, at most `wait`. No limit unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<Count>,

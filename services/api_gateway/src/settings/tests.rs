@@ -36,6 +36,25 @@ fn a_route_has_its_own_limit_for_idle_websockets_or_that_of_all() {
 }
 
 #[test]
+fn a_route_has_its_own_least_rate_or_that_of_the_gateway() {
+    let to = ["http://127.0.0.1:1"];
+    let settings = json!({
+        "min_rate": "1kB",
+        "routes": [
+            {"prefix": "/a", "to": to, "limits": {"min_rate": "100B"}},
+            {"prefix": "/b", "to": to},
+            {"prefix": "/c", "to": to, "limits": {"min_rate": 0}},
+        ],
+    });
+    let plan = plugin::parse_settings::<Settings>(&settings).unwrap().check().unwrap();
+    assert_eq!(plan.limits.min_rate, MinRate::new(1000));
+    let rates = plan.table.ways().iter().map(|way| way.min_rate.map(|rate| rate.bytes_per_second));
+    assert_eq!(rates.collect::<Vec<_>>(), [Some(100), None, Some(0)]);
+    let plan = plugin::parse_settings::<Settings>(&json!({})).unwrap().check().unwrap();
+    assert_eq!(plan.limits.min_rate, MinRate::default());
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once_each_with_its_place() {
     let found = mistakes(&json!({
         "listen": "localhost",
@@ -45,7 +64,12 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
             {"prefix": "/c", "to": ["ftp://example.org", "127.0.0.1:8000", "http://a:1", "http://a:1/"]},
             {"prefix": "/c/", "to": ["http://127.0.0.1:1"], "max_in_flight": 0},
             {"prefix": "/d", "to": ["http://127.0.0.1:1"], "timeouts": {"websocket": "0s"}},
+            {"prefix": "/e", "to": ["http://127.0.0.1:1"], "limits": {"min_rate": "100 B/s"}},
+            {"prefix": "/f", "answer": {}, "limits": {"min_rate": "100B"}},
         ],
+        "keep_alive": "0s",
+        "send_timeout": "60",
+        "min_rate": "-1B",
         "connect_timeout": "0s",
         "websocket_timeout": "never",
         "wait": "soon",
@@ -57,9 +81,13 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
         places,
         [
             "/connect_timeout",
+            "/keep_alive",
             "/max_connections",
+            "/min_rate",
             "/routes/3/max_in_flight",
             "/routes/4/timeouts/websocket",
+            "/routes/5/limits/min_rate",
+            "/send_timeout",
             "/wait",
             "/websocket_timeout",
             "/routes/0/prefix",
@@ -69,6 +97,7 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
             "/routes/2/to/1",
             "/routes/2/to/3",
             "/routes/3/prefix",
+            "/routes/6/limits/min_rate",
             "/trust/1",
             "/trust/2",
             "/listen",

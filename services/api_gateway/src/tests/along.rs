@@ -502,7 +502,7 @@ async fn a_route_has_time_limits_of_its_own() {
 async fn the_routes_are_listed_in_order_and_a_test_is_explained() {
     let gateway = Running::with(
         json!({"routes": [
-            {"prefix": "/", "to": ["http://127.0.0.1:1"], "limits": {"body": "1KiB", "in_flight": 5}},
+            {"prefix": "/", "to": ["http://127.0.0.1:1"], "limits": {"body": "1KiB", "min_rate": "100B", "in_flight": 5}},
             {"name": "api", "prefix": "/api", "hosts": ["*.shop.example", "shop.example"], "methods": ["GET"], "service": "storage"},
         ]}),
         Vec::new(),
@@ -524,7 +524,7 @@ async fn the_routes_are_listed_in_order_and_a_test_is_explained() {
                "target": {"service": "storage"}, "balance": "two_choices", "limits": {}})
     };
     let root = json!({"place": "/routes/0", "name": "/", "prefix": "/", "target": {"to": ["http://127.0.0.1:1"]}, "balance": "two_choices",
-                      "limits": {"body": 1024, "in_flight": 5}});
+                      "limits": {"body": 1024, "min_rate": 100, "in_flight": 5}});
     assert_eq!(
         listed,
         json!({"node": "test-node", "routes": [api("shop.example"), api("*.shop.example"), root]})

@@ -171,6 +171,12 @@ async fn what_concerns_connections_counts_for_new_ones_and_open_ones_keep_what_t
     let _ = untrusted.0.write_all(b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 80\r\n").await;
     assert!(untrusted.0.read_u8().await.is_err(), "its proxy is not trusted any more");
 
+    applied(&gateway, listener(json!({"keep_alive": "1s"}))).await;
+    let mut hurried = Connection::open(web).await;
+    assert!(hurried.ask("/").await.ends_with("ok"));
+    assert!(hurried.0.read_u8().await.is_err(), "it was idle for too long");
+    assert!(plain.ask("/").await.ends_with("ok"), "it keeps its time");
+
     applied(&gateway, listener(json!({"max_connections": 1}))).await;
     drop((encrypted, proxied, untrusted));
     let mut next = Connection::open(web).await;

@@ -1,6 +1,7 @@
 //! What a listener in HTTP mode has besides the parts of every listener.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::ClusterView;
 use http::header::HeaderValue;
@@ -27,13 +28,17 @@ pub(crate) struct Front {
     pub(crate) service: Option<(ServiceName, Guard)>,
     pub(super) trust: Vec<IpNet>,
     pub(super) retries: Retries,
+    /// How long a connection may be idle between requests.
+    pub(super) keep_alive: Duration,
+    /// How long a client may take nothing of an answer.
+    pub(super) send_timeout: Duration,
     pub(super) turns: Arc<Turns>,
 }
 
 impl Front {
     /// With these settings. What the one before knows and has open is kept as far as they allow it.
     pub(crate) fn new(plan: HttpPlan, cx: &Context, before: Option<&Self>) -> Self {
-        let HttpPlan { trust, service, limits, retries, .. } = plan;
+        let HttpPlan { trust, service, limits, retries, keep_alive, send_timeout, .. } = plan;
         let mesh = before.map(|before| &before.mesh).filter(|mesh| *mesh.limits() == limits).cloned();
         Self {
             node: cx.node.clone(),
@@ -42,6 +47,8 @@ impl Front {
             service: service.map(|(service, hosts)| (service, Guard::new(hosts, HOSTS))),
             trust,
             retries,
+            keep_alive,
+            send_timeout,
             turns: before.map(|before| Arc::clone(&before.turns)).unwrap_or_default(),
         }
     }

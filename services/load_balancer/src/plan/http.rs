@@ -1,11 +1,13 @@
 //! The part of a listener's plan that only the HTTP mode has, and settings that are for the other mode.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
-use mesh::{Limits, is_named_after_proxy, proxy_refusal};
+use mesh::{Limits, MinRate, is_named_after_proxy, proxy_refusal};
 use plugin::http::Hosts;
 use plugin::http_listener::HttpProtocol;
 use plugin::retry::Retries;
-use plugin::{CertificateFiles, ClientAuth, WantedTls};
+use plugin::{CertificateFiles, ClientAuth, ServeLimits, Size, WantedTls};
 use types::ServiceName;
 use types::range::DurationIn;
 
@@ -27,6 +29,10 @@ pub(crate) struct HttpPlan {
     /// addresses.
     pub(crate) service: Option<(ServiceName, Hosts)>,
     pub(crate) limits: Limits,
+    /// How long a client's connection may be idle between requests.
+    pub(crate) keep_alive: Duration,
+    /// How long a client may take nothing of an answer.
+    pub(crate) send_timeout: Duration,
     /// Which failed requests are sent again.
     pub(crate) retries: Retries,
 }
@@ -102,7 +108,7 @@ pub(super) fn plan(
     };
     let tls = listener.tls.as_ref();
     let client_auth = tls.and_then(|tls| tls.client_auth(&format!("{place}/tls"), &mut mistakes.0));
-    let defaults = Limits::default();
+    let (defaults, serving) = (Limits::default(), ServeLimits::of_service_listener());
     let retries = listener.retry.clone().unwrap_or_default();
     let retries = retries.plan(&format!("{place}/retry"), &mut mistakes.0);
     Some(HttpPlan {
@@ -116,10 +122,13 @@ pub(super) fn plan(
             connect: listener.timeouts.connect.get(),
             head: listener.timeouts.answer.map_or(defaults.head, DurationIn::get),
             idle: listener.timeouts.idle.map_or(defaults.idle, DurationIn::get),
+            min_rate: MinRate::new(listener.limits.min_rate.map_or(0, Size::get)),
             wait: listener.limits.wait.get(),
             attempts: retries.attempts.unwrap_or(defaults.attempts),
             ..defaults
         },
+        keep_alive: listener.timeouts.keep_alive.map_or(serving.keep_alive, DurationIn::get),
+        send_timeout: listener.timeouts.send.map_or(serving.send_timeout, DurationIn::get),
         retries,
     })
 }
@@ -172,6 +181,9 @@ fn of_other_mode(listener: &Listener) -> Vec<(&'static str, &'static str, &'stat
             (listener.retry.is_some(), "retry", in_tcp, leave),
             (listener.timeouts.answer.is_some(), "timeouts/answer", in_tcp, leave),
             (listener.timeouts.websocket.is_some(), "timeouts/websocket", in_tcp, leave),
+            (listener.timeouts.keep_alive.is_some(), "timeouts/keep_alive", in_tcp, leave),
+            (listener.timeouts.send.is_some(), "timeouts/send", in_tcp, leave),
+            (listener.limits.min_rate.is_some(), "limits/min_rate", in_tcp, leave),
         ],
     };
     all.into_iter()

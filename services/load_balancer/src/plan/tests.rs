@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 
+use mesh::MinRate;
 use plugin::check::Probe;
 
 use super::*;
@@ -132,14 +133,25 @@ fn settings_of_the_other_mode_are_refused() {
     let tls = json!({"certificates": [{"cert": "/a", "key": "/b"}]});
     let tcp = mistakes(&with(&json!({
         "tls": tls, "protocols": ["http1"], "hosts": "any", "retry": {},
-        "timeouts": {"answer": "1s", "websocket": "1s"},
+        "timeouts": {"answer": "1s", "websocket": "1s", "keep_alive": "1s", "send": "1s"},
+        "limits": {"min_rate": "100B"},
     })));
     let places =
         |found: &[(String, String)]| found.iter().map(|(place, _)| place.clone()).collect::<Vec<_>>();
     let at = |keys: &[&str]| keys.iter().map(|key| format!("/listeners/0/{key}")).collect::<Vec<_>>();
     assert_eq!(
         places(&tcp),
-        at(&["tls", "protocols", "hosts", "retry", "timeouts/answer", "timeouts/websocket"])
+        at(&[
+            "tls",
+            "protocols",
+            "hosts",
+            "retry",
+            "timeouts/answer",
+            "timeouts/websocket",
+            "timeouts/keep_alive",
+            "timeouts/send",
+            "limits/min_rate",
+        ])
     );
     let http = mistakes(&with(&json!({
         "mode": "http", "send_proxy_protocol": "v2", "limits": {"per_backend": 1}, "ejection": {"failures": 9},
@@ -163,7 +175,12 @@ fn in_http_mode_a_service_without_a_listener_is_its_api() {
     let http = listener.http.unwrap();
     assert_eq!(http.service.unwrap().0.as_str(), "storage");
     assert!(listener.targets.is_empty() && http.http1 && http.http2 && http.trust.len() == 1);
-    assert_eq!(http.limits.idle, Duration::from_secs(60));
+    assert_eq!([http.limits.idle, http.keep_alive, http.send_timeout], [Duration::from_secs(60); 3]);
+    assert_eq!(http.limits.min_rate, MinRate::default());
+    let limits = json!({"service": "storage", "limits": {"min_rate": "100B"}, "timeouts": {"keep_alive": "5s", "send": "6s"}});
+    let http = planned(&of(limits)).listeners.remove(0).http.unwrap();
+    assert_eq!([http.keep_alive, http.send_timeout].map(|time| time.as_secs()), [5, 6]);
+    assert_eq!(http.limits.min_rate, MinRate::new(100));
     let listener = planned(&of(json!({"service": "api-gateway", "listener": "web"}))).listeners.remove(0);
     assert!(listener.http.unwrap().service.is_none() && listener.targets.len() == 1);
     for (more, place) in [
@@ -195,6 +212,9 @@ fn what_the_form_does_not_allow_is_refused() {
         (json!({"limits": {"connections": 0}}), "/listeners/0/limits/connections"),
         (json!({"limits": {"most": 1}}), "/listeners/0/limits/most"),
         (json!({"timeouts": {"idle": "0s"}}), "/listeners/0/timeouts/idle"),
+        (json!({"mode": "http", "timeouts": {"keep_alive": "0s"}}), "/listeners/0/timeouts/keep_alive"),
+        (json!({"mode": "http", "timeouts": {"send": "soon"}}), "/listeners/0/timeouts/send"),
+        (json!({"mode": "http", "limits": {"min_rate": "fast"}}), "/listeners/0/limits/min_rate"),
         (json!({"backends": [{"address": "a:1", "weight": 0}]}), "/listeners/0/backends/0/weight"),
         (json!({"backends": [{"weight": 1}]}), "/listeners/0/backends/0"),
         (json!({"check": {"tcp": {"x": 1}}}), "/listeners/0/check/tcp/x"),

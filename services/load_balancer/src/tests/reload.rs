@@ -123,7 +123,7 @@ async fn a_balancer_that_would_forward_to_itself_keeps_its_settings() {
 
 #[tokio::test]
 async fn in_http_mode_requests_go_where_the_new_settings_say() {
-    use super::requests::{at, body, get, http, named};
+    use super::requests::{at, body, get, http, named, raw};
     let (a, b) = (named("a").await, named("b").await);
     let to = |server: &mesh::testing::Upstream, more: Value| {
         json!([http(json!({"backends": [{"address": server.addr}]}), more)])
@@ -141,6 +141,11 @@ async fn in_http_mode_requests_go_where_the_new_settings_say() {
     eventually("they are logged", async || !std::fs::read_to_string(&file).unwrap_or_default().is_empty())
         .await;
     assert_eq!(at(&running), address);
+    let hurried = to(&b, json!({"timeouts": {"keep_alive": "1s"}}));
+    assert!(matches!(update(&running, hurried).await, Updated::Applied));
+    // The connection stays open after the answer, until it is idle for too long.
+    let answer = raw(address, "GET /x HTTP/1.1\r\nhost: shop.example\r\n\r\n").await;
+    assert!(answer.ends_with("\r\n\r\nb"), "{answer}");
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ const WEBSOCKET: Options<'static> = Options {
     balance: crate::Balance::TwoChoices,
     head: None,
     idle: None,
+    min_rate: None,
     attempts: None,
     repeated: crate::Repeated { connect: true, reset: true, codes: &[] },
     websocket: true,

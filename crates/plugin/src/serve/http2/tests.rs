@@ -1,3 +1,5 @@
+mod idle;
+
 use std::sync::Mutex;
 
 use bytes::Bytes;

@@ -18,11 +18,15 @@ fn places(settings: &Value) -> Vec<String> {
 
 #[test]
 fn listen_is_one_listener_with_the_settings_of_the_gateway() {
-    let plan = plan(&json!({"listen": "127.0.0.1:8080", "trust": ["10.0.0.0/8"], "max_connections": 7}));
+    let plan = plan(&json!({"listen": "127.0.0.1:8080", "trust": ["10.0.0.0/8"], "max_connections": 7,
+                              "keep_alive": "5s"}));
     let [listener] = &plan.listeners[..] else { panic!("{plan:?}") };
     assert_eq!((&listener.name[..], listener.scheme()), ("gateway", "http"));
     assert_eq!(listener.address.to_string(), "127.0.0.1:8080");
     assert_eq!((listener.max_connections, listener.trust.len()), (7, 1));
+    assert_eq!([listener.keep_alive, listener.send_timeout].map(|time| time.as_secs()), [5, 60]);
+    let pointers = ["keep_alive", "send_timeout"].map(|key| listener.pointer(key));
+    assert_eq!(pointers, ["/keep_alive", "/send_timeout"]);
     assert!(listener.ready.is_none() && listener.http1 && listener.http2);
 }
 
@@ -31,15 +35,23 @@ fn a_listener_overrides_the_settings_of_the_gateway() {
     let plan = plan(&json!({
         "trust": ["10.0.0.0/8"],
         "max_connections": 7,
+        "keep_alive": "5s",
+        "send_timeout": "6s",
         "listeners": [
             {"name": "plain", "address": "127.0.0.1:0"},
-            {"name": "web-2", "address": "[::1]:8443", "trust": [], "max_connections": 9, "ready": "/ready",
+            {"name": "web-2", "address": "[::1]:8443", "trust": [], "max_connections": 9, "keep_alive": "7s", "send_timeout": "8s", "ready": "/ready",
              "protocols": ["http1"], "tls": {"certificates": [{"cert": "/a.crt", "key": "/a.key"}]}},
         ],
     }));
     let [plain, web] = &plan.listeners[..] else { panic!("{plan:?}") };
     assert_eq!((plain.trust.len(), plain.max_connections, plain.scheme()), (1, 7, "http"));
     assert_eq!((web.trust.len(), web.max_connections, web.scheme()), (0, 9, "https"));
+    let times = [plain, web].map(|one| (one.keep_alive.as_secs(), one.send_timeout.as_secs()));
+    assert_eq!(times, [(5, 6), (7, 8)]);
+    assert_eq!(
+        (plain.pointer("keep_alive"), web.pointer("keep_alive")),
+        ("/keep_alive".to_owned(), "/listeners/1/keep_alive".to_owned())
+    );
     assert_eq!((web.http1, web.http2), (true, false));
     assert_eq!(web.ready.as_deref(), Some("/ready"));
     assert_eq!(web.certificates[0].cert.to_str(), Some("/a.crt"));
@@ -116,6 +128,8 @@ fn unknown_keys_and_values_are_reported() {
             json!({"name": "a", "address": "127.0.0.1:0", "max_connections": 0}),
             "/listeners/0/max_connections",
         ),
+        (json!({"name": "a", "address": "127.0.0.1:0", "keep_alive": "0s"}), "/listeners/0/keep_alive"),
+        (json!({"name": "a", "address": "127.0.0.1:0", "send_timeout": 5}), "/listeners/0/send_timeout"),
         (json!({"name": "a", "address": "127.0.0.1:0", "tls": {}}), "/listeners/0/tls"),
         (
             json!({"name": "a", "address": "127.0.0.1:0", "tls": {"certificates": [{"cert": "/a"}]}}),
