@@ -45,8 +45,7 @@ pub(crate) struct Attempt<'a> {
 
 impl<'a> Attempt<'a> {
     /// `is_probe`: the address is ejected, and this attempt is to find out whether it works again.
-    pub(crate) fn new(url: &'a BaseUrl, upload: &'a Upload, is_probe: bool) -> Self {
-        let began = Instant::now();
+    pub(crate) fn new(url: &'a BaseUrl, upload: &'a Upload, is_probe: bool, began: Instant) -> Self {
         url.state().asked(began);
         Self { url, upload, began, is_probe, has_ended: false }
     }
@@ -120,10 +119,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_attempt_that_is_given_up_counts_with_the_time_that_it_took() {
         let url: BaseUrl = "http://a".parse().unwrap();
-        let first = Attempt::new(&url, &Upload::Empty, false);
+        let first = Attempt::new(&url, &Upload::Empty, false, Instant::now());
         tokio::time::advance(Duration::from_millis(20)).await;
         assert_eq!(first.end(Outcome::Answered), None);
-        let second = Attempt::new(&url, &Upload::Empty, false);
+        let second = Attempt::new(&url, &Upload::Empty, false, Instant::now());
         tokio::time::advance(Duration::from_secs(3)).await;
         drop(second);
         assert_eq!(url.state().micros(Instant::now()), Some(3e6));
@@ -133,7 +132,7 @@ mod tests {
     async fn a_probe_that_is_given_up_leaves_room_for_the_next() {
         let url: BaseUrl = "http://a".parse().unwrap();
         assert!(url.state().claim_probe());
-        drop(Attempt::new(&url, &Upload::Empty, true));
+        drop(Attempt::new(&url, &Upload::Empty, true, Instant::now()));
         assert!(url.state().claim_probe());
     }
 }

@@ -18,7 +18,11 @@ use crate::upload::Upload;
 
 /// The streamed body of an answer. The request is in flight until this has ended or is dropped.
 #[derive(Debug)]
-pub struct MeshBody {
+pub struct MeshBody(Box<Streamed>);
+
+/// Boxed: an answer passes many hands, each of which would move all of it.
+#[derive(Debug)]
+struct Streamed {
     incoming: Received,
     idle: IdleTimer,
     /// Fires at the deadline of the request, if it has one.
@@ -62,12 +66,12 @@ impl MeshBody {
         let has_ended = incoming.is_end_stream();
         let held = Some(Held { in_flight, upload });
         let deadline = deadline.filter(|_| !has_ended).map(|Deadline(at)| Box::pin(sleep_until(at)));
-        let mut body = Self { incoming, idle: IdleTimer::new(idle), deadline, held };
+        let mut body = Box::new(Streamed { incoming, idle: IdleTimer::new(idle), deadline, held });
         // The caller may not read on after the end, so a body that has ended already holds nothing.
         if has_ended {
             body.ended();
         }
-        body
+        Self(body)
     }
 
     /// The body of the answer 101. It has no bytes, and holds everything until it is dropped.
@@ -79,14 +83,22 @@ impl MeshBody {
     ) -> Self {
         in_flight.switched();
         let held = Some(Held { in_flight, upload });
-        Self { incoming, idle: IdleTimer::new(idle), deadline: None, held }
+        Self(Box::new(Streamed { incoming, idle: IdleTimer::new(idle), deadline: None, held }))
     }
+}
 
+impl Streamed {
     /// Call when the answer has ended normally. The client and the member may finish the request's body between them,
     /// but a body that was held back and never requested is not sent any more.
     fn ended(&mut self) {
         self.deadline = None;
         if let Some(held) = self.held.take().filter(|held| held.upload.is_held()) {
+            held.upload.detach();
+        }
+    }
+
+    fn abort(&mut self) {
+        if let Some(held) = self.held.take() {
             held.upload.detach();
         }
     }
@@ -100,7 +112,7 @@ impl Body for MeshBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, MeshBodyError>>> {
-        let this = self.get_mut();
+        let this = &mut *self.get_mut().0;
         if let Some(deadline) = &mut this.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -145,24 +157,16 @@ impl Body for MeshBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.0.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
-impl MeshBody {
-    fn abort(&mut self) {
-        if let Some(held) = self.held.take() {
-            held.upload.detach();
-        }
+        self.0.incoming.size_hint()
     }
 }
 
 /// A client that stops reading the answer also stops sending the request.
-impl Drop for MeshBody {
+impl Drop for Streamed {
     fn drop(&mut self) {
         self.abort();
     }

@@ -21,11 +21,11 @@ const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 pub struct Deadline(pub Instant);
 
 impl Deadline {
-    /// The deadline of a request, from its extensions and its header. A malformed header is ignored.
-    pub(crate) fn of(parts: &Parts, now: Instant) -> Option<Self> {
+    /// The deadline of a request, from its extensions and its header, which is removed. A malformed header is ignored.
+    pub(crate) fn take(parts: &mut Parts) -> Option<Self> {
         let given = parts.extensions.get::<Self>().copied();
-        let left = parts.headers.get(&DEADLINE_MS).and_then(left);
-        let header = left.map(|left| Self(now + left));
+        let left = parts.headers.remove(&DEADLINE_MS).as_ref().and_then(left);
+        let header = left.map(|left| Self(Instant::now() + left));
         given.into_iter().chain(header).min()
     }
 
@@ -45,14 +45,9 @@ impl Deadline {
 }
 
 /// Writes the time that is left into the head of a request.
-pub(crate) fn hand_on(headers: &mut HeaderMap, left: Option<Duration>) {
-    match left {
-        Some(left) => {
-            let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            headers.insert(DEADLINE_MS, HeaderValue::from(millis));
-        }
-        None => drop(headers.remove(&DEADLINE_MS)),
-    }
+pub(crate) fn hand_on(headers: &mut HeaderMap, left: Duration) {
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(DEADLINE_MS, HeaderValue::from(millis));
 }
 
 fn left(value: &HeaderValue) -> Option<Duration> {
@@ -79,11 +74,15 @@ mod tests {
         request.into_parts().0
     }
 
-    #[test]
-    fn the_header_has_the_milliseconds_that_are_left() {
+    #[tokio::test(start_paused = true)]
+    async fn the_header_has_the_milliseconds_that_are_left() {
         let now = Instant::now();
-        let left =
-            |text: &str| Deadline::of(&parts(Some(text.as_bytes())), now).map(|deadline| deadline.0 - now);
+        let left = |text: &str| {
+            let mut parts = parts(Some(text.as_bytes()));
+            let deadline = Deadline::take(&mut parts);
+            assert!(parts.headers.is_empty(), "it is written anew if it is handed on");
+            deadline.map(|deadline| deadline.0 - now)
+        };
         for (text, expected) in [
             ("1500", Some(1_500 * MS)),
             ("0", Some(Duration::ZERO)),
@@ -99,16 +98,16 @@ mod tests {
         ] {
             assert_eq!(left(text), expected, "{text:?}");
         }
-        assert_eq!(Deadline::of(&parts(None), now), None);
+        assert_eq!(Deadline::take(&mut parts(None)), None);
     }
 
-    #[test]
-    fn the_earlier_of_header_and_extension_counts() {
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_of_header_and_extension_counts() {
         let now = Instant::now();
         for (header, extension, expected) in [("10", 20, 10), ("20", 10, 10)] {
             let mut parts = parts(Some(header.as_bytes()));
             parts.extensions.insert(Deadline(now + MS * extension));
-            assert_eq!(Deadline::of(&parts, now), Some(Deadline(now + MS * expected)));
+            assert_eq!(Deadline::take(&mut parts), Some(Deadline(now + MS * expected)));
         }
     }
 
@@ -120,18 +119,16 @@ mod tests {
         assert_eq!(deadline.left(now + 100 * MS), None);
         assert_eq!(deadline.left(now + 200 * MS), None);
         let mut headers = HeaderMap::new();
-        hand_on(&mut headers, deadline.left(now + 30 * MS));
+        hand_on(&mut headers, deadline.left(now + 30 * MS).unwrap());
         assert_eq!(headers[DEADLINE_MS], "70");
-        hand_on(&mut headers, None);
-        assert!(headers.is_empty());
     }
 
     proptest! {
         #[test]
         fn no_header_extends_a_deadline_or_panics(value in prop::collection::vec(0x20_u8..0x7f, 0..30)) {
-            let now = Instant::now();
-            if let Some(Deadline(at)) = Deadline::of(&parts(Some(&value)), now) {
-                prop_assert!(at >= now && at <= now + LONGEST);
+            let before = Instant::now();
+            if let Some(Deadline(at)) = Deadline::take(&mut parts(Some(&value))) {
+                prop_assert!(at >= before && at <= Instant::now() + LONGEST);
             }
         }
     }

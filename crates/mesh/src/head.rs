@@ -23,7 +23,7 @@ pub use forward::{Added, REQUEST_ID, add, request_id};
 pub(crate) use hops::{MAX_HOPS, next_hop, set_hops};
 pub use own::own_values;
 pub use path::{DotSegments, no_dot_segments, no_literal_dots};
-pub use refuse::{HeadError, asked_host, is_about_all, may_be_raw, refuse};
+pub use refuse::{HeadError, asked_host, asked_host_field, is_about_all, may_be_raw, refuse};
 pub use reserved::reserved;
 pub(crate) use strip::without_trailers;
 pub use strip::{Source, strip, strip_browser, trailers};

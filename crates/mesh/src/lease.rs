@@ -55,8 +55,13 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn new(address: &BaseUrl, all: &Gauge, upstream: Option<Arc<Upstream>>) -> Self {
-        Self { address: address.lease(), _all: all.enter(), upstream, began: Instant::now() }
+    pub(crate) fn new(
+        address: &BaseUrl,
+        all: &Gauge,
+        upstream: Option<Arc<Upstream>>,
+        began: Instant,
+    ) -> Self {
+        Self { address: address.lease(), _all: all.enter(), upstream, began }
     }
 
     /// How long it has been in flight.
@@ -94,7 +99,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_websocket_counts_with_its_handshake_however_long_it_lasts() {
         let (url, upstream) = ("http://a".parse().unwrap(), Arc::<Upstream>::default());
-        let in_flight = || InFlight::new(&url, &Gauge::default(), Some(Arc::clone(&upstream)));
+        let in_flight =
+            || InFlight::new(&url, &Gauge::default(), Some(Arc::clone(&upstream)), Instant::now());
         let (mut websocket, request) = (in_flight(), in_flight());
         tokio::time::advance(Duration::from_millis(20)).await;
         websocket.switched();

@@ -87,12 +87,12 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    fn new<B>(parts: Parts, body: B, options: &Options<'_>, limits: &Limits) -> Result<Self, MeshError>
+    fn new<B>(mut parts: Parts, body: B, options: &Options<'_>, limits: &Limits) -> Result<Self, MeshError>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let deadline = Deadline::of(&parts, Instant::now());
+        let deadline = Deadline::take(&mut parts);
         let mut head = Box::new(Head::new(parts)?);
         head.host = options.host.cloned();
         head.is_handshake = options.websocket;

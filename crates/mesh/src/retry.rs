@@ -92,17 +92,22 @@ pub(crate) fn reason(failure: Failure) -> RetryReason {
 }
 
 /// How long the server that sent this answer must be left alone before the request is sent to it again, and why it is; `None`
-/// if the answer is forwarded instead.
+/// if the answer is forwarded instead. `retry_after` reads its `Retry-After`, for which most answers need no look.
 pub(crate) fn repeat_after(
     status: StatusCode,
-    retry_after: Option<Duration>,
+    retry_after: impl FnOnce() -> Option<Duration>,
     chances: Chances,
     repeated: &Repeated<'_>,
 ) -> Option<(Duration, RetryReason)> {
     let is_refusal = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+    let is_listed = repeated.codes.contains(&status);
+    if !is_refusal && !is_listed {
+        return None;
+    }
+    let retry_after = retry_after();
     let reason = match retry_after {
         Some(_) if is_refusal => RetryReason::Overloaded,
-        _ if repeated.codes.contains(&status) => RetryReason::Status,
+        _ if is_listed => RetryReason::Status,
         _ => return None,
     };
     let after = retry_after.unwrap_or_default();
@@ -181,7 +186,8 @@ mod tests {
             (200, None, true, true, None),
         ] {
             let chances = Chances { may_repeat, can_replay, has_one_owner: false };
-            let found = repeat_after(StatusCode::from_u16(code).unwrap(), retry_after, chances, &repeated);
+            let status = StatusCode::from_u16(code).unwrap();
+            let found = repeat_after(status, || retry_after, chances, &repeated);
             assert_eq!(found, expected, "{code} {retry_after:?} {chances:?}");
         }
     }
@@ -201,7 +207,7 @@ mod tests {
         ] {
             let chances = Chances { may_repeat, can_replay, has_one_owner: false };
             let status = StatusCode::from_u16(status).unwrap();
-            let found = repeat_after(status, retry_after, chances, &Repeated::default());
+            let found = repeat_after(status, || retry_after, chances, &Repeated::default());
             let expected = expected.map(|after| (after, RetryReason::Overloaded));
             assert_eq!(found, expected, "{status} {retry_after:?} {chances:?}");
         }

@@ -74,7 +74,7 @@ impl Wire {
     ) -> Result<Response<Received>, SendError> {
         let path = url.below(&head.path).unwrap_or_else(|_| head.path.clone());
         let request = || head.request(upload, url, path.clone());
-        self.exchange(request, upload, url, false, &Asked::default()).await
+        self.exchange(request, upload, url, false, &Asked::by(None, Instant::now())).await
     }
 
     /// Sends a request to an address and waits for the head of the answer. `may_repeat`: it may be acted on twice. `asked`
@@ -100,7 +100,7 @@ impl Wire {
                 Some(_) => Box::pin(self.shake_hands(request(), url, asked)).await,
             }
         };
-        let began = Instant::now();
+        let began = asked.since;
         let first_look = upload.pace(began).map_err(|slow| too_slow(slow, limits))?;
         let first = began + limits.head.min(limits.idle);
         let timer = sleep_until(first_look.map_or(first, |look| look.min(first)));

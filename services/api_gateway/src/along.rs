@@ -113,7 +113,7 @@ impl Gateway {
             }
             Target::Addresses { .. } | Target::Redirect(_) | Target::Answer { .. } => None,
         };
-        let client = || client_addr(call.peer, &parts.headers, Self::trust_of(&parts));
+        let client = || client_addr(call.peer, &parts.headers, call.trust);
         let (balance, cookie) = way.choice.of_request(client, &parts.headers, call.scheme);
         let stripped = match &way.rewrite {
             Rewrite::Keep => "",
@@ -190,7 +190,7 @@ impl Gateway {
         let key = match rate.by() {
             By::Route => Key::All,
             By::Key => admitted.map_or(Key::All, Key::Admitted),
-            By::Client => Key::of_client(client_addr(call.peer, &parts.headers, Self::trust_of(parts))),
+            By::Client => Key::of_client(client_addr(call.peer, &parts.headers, call.trust)),
             By::Header(name) => {
                 let mut values = parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
                 match (values.next(), values.next()) {

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
 use http_body::Body;
 use ipnet::IpNet;
 use mesh::head::websocket::HandshakeError;
-use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
+use mesh::head::{self, Added, REQUEST_ID, Source, asked_host_field, request_id};
 use mesh::{Deadline, Mesh, MeshBody, MeshError, Options};
 use plugin::access_log::LoggedRequest;
 use plugin::access_log::reason::of_code;
@@ -79,6 +79,7 @@ impl Gateway {
     pub(crate) async fn handle<B>(
         &self,
         request: Request<B>,
+        arrival: Option<Arc<Arrival>>,
         logged: Option<Box<LoggedRequest>>,
     ) -> Response<AnyBody>
     where
@@ -88,7 +89,6 @@ impl Gateway {
         // Boxed: the future of each step would have room for it twice.
         let (parts, body) = request.into_parts();
         let mut parts = Box::new(parts);
-        let arrival = parts.extensions.get::<Arc<Arrival>>().cloned();
         let traffic = arrival.as_ref().and_then(|arrival| self.traffic.of(&arrival.listener).cloned());
         // Soon after the begin of a drain, every answer closes its connection.
         let in_flight = arrival.as_ref().map_or(&self.in_flight, |arrival| &arrival.in_flight);
@@ -98,9 +98,10 @@ impl Gateway {
         let is_head = parts.method == Method::HEAD;
         let handshake = Handshake::of(&mut parts);
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
-        let source = Self::source(&parts, peer);
+        let trust = trust_of(arrival.as_deref());
+        let source = source(trust, peer);
         head::strip(&mut parts.headers, source);
-        client_addr::settle(&mut parts.headers, peer, arrival.as_ref().map_or(&[], |arrival| &arrival.trust));
+        client_addr::settle(&mut parts.headers, peer, trust);
         let id = request_id(&parts.headers);
         let trace = trace::continue_or_begin(&mut parts.headers, rand::random);
         if let Some(logged) = &mut ticket.logged {
@@ -108,14 +109,15 @@ impl Gateway {
         }
         // A handshake has no calls of gRPC, whatever its client says.
         let is_grpc = matches!(handshake, Ok(None)) && grpc::is_grpc(&parts.headers);
-        if let Some(timeout) = grpc::timeout(&parts.headers).filter(|_| is_grpc) {
+        if is_grpc && let Some(timeout) = grpc::timeout(&parts.headers) {
             parts.extensions.insert(Deadline(Instant::now() + timeout));
         }
         // A gRPC client reads the status of a refusal in another place.
         let mut refused = None;
         let passed = match handshake {
             Ok(handshake) => {
-                let answer = self.pass_on(parts, body, (peer, handshake.is_some()), &id, &mut ticket).await;
+                let answer =
+                    self.pass_on(parts, body, (peer, trust, handshake.is_some()), &id, &mut ticket).await;
                 answer.and_then(|answer| Ok((tunnel::established(handshake, &answer)?, answer)))
             }
             Err(error) => Err(Refused::Handshake(error)),
@@ -174,7 +176,7 @@ impl Gateway {
         &self,
         mut parts: Box<Parts>,
         body: B,
-        (peer, websocket): (Option<IpAddr>, bool),
+        (peer, trust, websocket): (Option<IpAddr>, &[IpNet], bool),
         id: &HeaderValue,
         ticket: &mut Ticket,
     ) -> Result<Response<RouteBody>, Refused>
@@ -182,18 +184,28 @@ impl Gateway {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let host = asked_host(&parts).map(ToOwned::to_owned);
+        let host = asked_host_field(&parts);
+        let host_text = host.as_ref().and_then(|host| host.to_str().ok());
         let mut buffer = [0; MAX_NAME];
         let asked = Asked {
             scheme: scheme_of(&parts.headers, parts.extensions.get::<TlsSession>().is_some()),
-            host: host.as_deref().and_then(|host| name_of(host, &mut buffer)),
+            host: host_text.and_then(|host| name_of(host, &mut buffer)),
             path: parts.uri.path(),
             method: &parts.method,
             headers: &parts.headers,
         };
-        self.check_connection(&parts, asked.host, peer)?;
+        self.check_connection(&parts, asked.host, source(trust, peer))?;
         let client = parts.extensions.get::<TlsSession>().and_then(|session| session.client.clone());
-        let call = Call { peer, host: host.as_deref(), scheme: asked.scheme, id, client, websocket };
+        let call = Call {
+            peer,
+            trust,
+            host: host_text,
+            host_field: host.as_ref(),
+            scheme: asked.scheme,
+            id,
+            client,
+            websocket,
+        };
         match self.table.destination(&asked) {
             Destination::Route(way, matched) => {
                 ticket.route(way);
@@ -226,17 +238,10 @@ impl Gateway {
 
     /// Refuses a request for a host that has another certificate than the connection. A trusted proxy opens its connections as
     /// it likes.
-    fn check_connection(
-        &self,
-        head: &Parts,
-        host: Option<&str>,
-        peer: Option<IpAddr>,
-    ) -> Result<(), Refused> {
+    fn check_connection(&self, head: &Parts, host: Option<&str>, source: Source) -> Result<(), Refused> {
         let (Some(session), Some(host)) = (head.extensions.get::<TlsSession>(), host) else { return Ok(()) };
         let has_certificate = |host: &str| self.tls.iter().any(|tls| tls.has_certificate_for(host));
-        if misdirected::is_misdirected(host, session, has_certificate)
-            && Self::source(head, peer) == Source::Untrusted
-        {
+        if source == Source::Untrusted && misdirected::is_misdirected(host, session, has_certificate) {
             return Err(misdirected::problem(host, session).into());
         }
         Ok(())
@@ -257,19 +262,6 @@ impl Gateway {
         }
     }
 
-    /// The trusted proxies of the listener on which a request arrived.
-    pub(crate) fn trust_of(head: &Parts) -> &[IpNet] {
-        head.extensions.get::<Arc<Arrival>>().map_or(&[], |arrival| &arrival.trust)
-    }
-
-    /// Whether the other end of the connection is a trusted proxy of the listener.
-    fn source(head: &Parts, peer: Option<IpAddr>) -> Source {
-        match peer {
-            Some(peer) if is_trusted(peer, Self::trust_of(head)) => Source::Trusted,
-            _ => Source::Untrusted,
-        }
-    }
-
     /// Whether a member has or can run the service, so that there may be data to protect.
     pub(crate) fn is_known(&self, service: &ServiceName) -> bool {
         self.mesh.may_exist(service)
@@ -279,6 +271,19 @@ impl Gateway {
                     .is_some_and(|service_type| member.about.runnable.contains(&service_type))
                     || member.state.as_ref().is_some_and(|state| state.role.service() == Some(service))
             })
+    }
+}
+
+/// The trusted proxies of the listener on which a request arrived.
+fn trust_of(arrival: Option<&Arrival>) -> &[IpNet] {
+    arrival.map_or(&[], |arrival| &arrival.trust)
+}
+
+/// Whether the other end of the connection is a trusted proxy of the listener.
+fn source(trust: &[IpNet], peer: Option<IpAddr>) -> Source {
+    match peer {
+        Some(peer) if is_trusted(peer, trust) => Source::Trusted,
+        _ => Source::Untrusted,
     }
 }
 
@@ -305,8 +310,12 @@ pub(crate) enum Refused {
 pub(crate) struct Call<'a> {
     /// The other end of the connection.
     pub(crate) peer: Option<IpAddr>,
+    /// The trusted proxies of the listener on which it arrived.
+    pub(crate) trust: &'a [IpNet],
     /// The host and port that the client asked for.
     pub(crate) host: Option<&'a str>,
+    /// The same as the value of a field.
+    host_field: Option<&'a HeaderValue>,
     pub(crate) scheme: Scheme,
     id: &'a HeaderValue,
     /// The certificate with which the client has identified itself.
@@ -321,7 +330,7 @@ impl<'a> Call<'a> {
         Added {
             peer: self.peer,
             scheme: self.scheme.as_str(),
-            host: self.host,
+            host: self.host_field,
             prefix,
             id: self.id,
             client_certificate: self.client.as_ref().map(|client| client.header()),

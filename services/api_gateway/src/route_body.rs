@@ -95,10 +95,6 @@ pub(crate) struct RouteBody {
 }
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most bodies are forwarded, and a box would cost each an allocation"
-)]
 enum Content {
     Forwarded(MeshBody),
     /// The gateway's own.

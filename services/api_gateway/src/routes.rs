@@ -70,7 +70,7 @@ pub(crate) fn on_listener(
 + Send
 + Sync
 + 'static {
-    service_fn(move |mut request: Request<Body>| {
+    service_fn(move |request: Request<Body>| {
         let (live, last, log) = (live.clone(), Arc::clone(&last), log.clone());
         // Boxed here: the layers around it would each move all of it. Built in its place: `Box::pin` would copy all of its room,
         // most of which is empty.
@@ -82,8 +82,7 @@ pub(crate) fn on_listener(
                 return Ok(readiness(&arrival.in_flight));
             }
             let logged = logged(&log, &arrival, &request);
-            request.extensions_mut().insert(arrival);
-            Ok(gateway.handle(request, logged).await)
+            Ok(gateway.handle(request, Some(arrival), logged).await)
         }))
     })
 }

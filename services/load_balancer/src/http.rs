@@ -17,7 +17,7 @@ use http::request::Parts;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body::Body as _;
 use mesh::head::websocket::HandshakeError;
-use mesh::head::{self, Added, REQUEST_ID, Source, asked_host, request_id};
+use mesh::head::{self, Added, REQUEST_ID, Source, asked_host_field, request_id};
 use mesh::{AffinityKey, Deadline, MeshBody, MeshError, Options, Repeated};
 use plugin::access_log::LoggedRequest;
 use plugin::access_log::reason::{Reason, of_code};
@@ -250,7 +250,7 @@ async fn pass_on(
     id: &HeaderValue,
     exchange: &mut Exchange,
 ) -> Result<Response<MeshBody>, Refused> {
-    let host = asked_host(&parts).map(ToOwned::to_owned);
+    let host = asked_host_field(&parts);
     if let Some((_, guard)) = &front.service {
         guard.check(&parts)?;
         head::no_literal_dots(parts.uri.path())?;
@@ -286,9 +286,8 @@ async fn pass_on(
     let scheme = if session.is_some() { "https" } else { "http" };
     let client = session.and_then(|session| session.client.as_ref());
     let client_certificate = client.map(|client| client.header());
-    let host_asked = host.as_deref();
     let added =
-        Added { peer, scheme, host: host_asked, prefix: "", id, client_certificate, forwarded: false };
+        Added { peer, scheme, host: host.as_ref(), prefix: "", id, client_certificate, forwarded: false };
     head::add(&mut parts.headers, &added);
     let trail = exchange.trail();
     let mut options = Options {
@@ -305,7 +304,6 @@ async fn pass_on(
     let sent = match (&front.service, addresses) {
         (None, Some(addresses)) => {
             // The backend sees the host that the client asked for.
-            let host = host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
             options.host = host.as_ref();
             options.weights = &addresses.weights;
             options.pool = addresses.pool.as_ref();

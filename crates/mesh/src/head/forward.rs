@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use http::header::{Entry, FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 use types::api;
 use uuid::{Builder, Uuid};
@@ -21,6 +21,8 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static(api::REQUEST_ID);
 
 /// The longest id that a trusted proxy may give a request, in bytes.
 const MAX_ID: usize = 128;
+/// The longest address as text, in bytes.
+const MAX_ADDRESS: usize = 45;
 
 /// The values to add to a request.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +32,7 @@ pub struct Added<'a> {
     /// The scheme of the client's request: `http` or `https`.
     pub scheme: &'static str,
     /// The host and port that the client requested.
-    pub host: Option<&'a str>,
+    pub host: Option<&'a HeaderValue>,
     /// The prefix that was removed from the path; empty if none was.
     pub prefix: &'a str,
     /// The id of the request.
@@ -46,20 +48,30 @@ pub struct Added<'a> {
 /// replaces the last.
 pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
     if let Some(peer) = added.peer {
-        let mut whole = String::new();
-        for earlier in headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
-            whole.extend([earlier, ", "]);
+        let mut whole = String::with_capacity(MAX_ADDRESS);
+        let field = headers.entry(X_FORWARDED_FOR);
+        if let Entry::Occupied(field) = &field {
+            for earlier in field.iter().filter_map(|value| value.to_str().ok()) {
+                whole.extend([earlier, ", "]);
+            }
         }
         push_address(&mut whole, peer.to_canonical());
-        set(headers, X_FORWARDED_FOR, whole);
+        if let Ok(whole) = HeaderValue::try_from(whole) {
+            match field {
+                Entry::Occupied(mut field) => {
+                    field.insert(whole);
+                }
+                Entry::Vacant(field) => {
+                    field.insert(whole);
+                }
+            }
+        }
         if headers.contains_key(FORWARDED) {
             forwarded::extend(headers, peer);
         }
     }
-    if !headers.contains_key(X_FORWARDED_HOST)
-        && let Some(host) = added.host
-    {
-        set(headers, X_FORWARDED_HOST, host.to_owned());
+    if let Some(host) = added.host {
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(added.scheme));
     if added.forwarded
@@ -70,18 +82,13 @@ pub fn add(headers: &mut HeaderMap, added: &Added<'_>) {
     }
     if !added.prefix.is_empty() {
         let earlier = headers.get(X_FORWARDED_PREFIX).and_then(|value| value.to_str().ok());
-        let whole = [earlier.unwrap_or_default(), added.prefix].concat();
-        set(headers, X_FORWARDED_PREFIX, whole);
+        if let Ok(whole) = HeaderValue::try_from([earlier.unwrap_or_default(), added.prefix].concat()) {
+            headers.insert(X_FORWARDED_PREFIX, whole);
+        }
     }
     headers.insert(REQUEST_ID, added.id.clone());
     if let Some(certificate) = added.client_certificate {
         headers.insert(X_FORWARDED_CLIENT_CERT, certificate.clone());
-    }
-}
-
-fn set(headers: &mut HeaderMap, name: HeaderName, text: String) {
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(name, value);
     }
 }
 
@@ -132,7 +139,8 @@ mod tests {
         let mut message = headers(before);
         let id = HeaderValue::from_static("id");
         let peer = peer.parse().ok();
-        let host = Some("shop.example");
+        let host = HeaderValue::from_static("shop.example");
+        let host = Some(&host);
         let added =
             Added { peer, scheme: "http", host, prefix, id: &id, client_certificate: None, forwarded: false };
         add(&mut message, &added);
@@ -143,7 +151,8 @@ mod tests {
     fn forwarded_after(before: &[&str], peer: &str, forwarded: bool) -> Option<String> {
         let mut message = headers(before);
         let id = HeaderValue::from_static("id");
-        let (peer, host) = (peer.parse().ok(), Some("shop.example"));
+        let host = HeaderValue::from_static("shop.example");
+        let (peer, host) = (peer.parse().ok(), Some(&host));
         let added =
             Added { peer, scheme: "https", host, prefix: "", id: &id, client_certificate: None, forwarded };
         add(&mut message, &added);

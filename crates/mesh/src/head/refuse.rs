@@ -1,6 +1,6 @@
 //! Refuses requests whose heads different servers could read differently (RFC 9112, sections 3 and 6).
 
-use http::header::{EXPECT, HOST, HeaderMap};
+use http::header::{EXPECT, HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Version};
@@ -88,6 +88,14 @@ pub fn is_about_all(head: &Parts) -> bool {
 pub fn asked_host(head: &Parts) -> Option<&str> {
     let of_target = head.uri.authority().map(Authority::as_str);
     of_target.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()))
+}
+
+/// The same as the value of a field, if it can be one. That of a `Host` header shares its bytes.
+pub fn asked_host_field(head: &Parts) -> Option<HeaderValue> {
+    match head.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => head.headers.get(HOST).filter(|host| host.to_str().is_ok()).cloned(),
+    }
 }
 
 fn target(head: &Parts) -> Result<(), HeadError> {

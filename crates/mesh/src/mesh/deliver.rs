@@ -80,10 +80,12 @@ impl Inner {
             if let Some(trail) = trail {
                 trail.sent_to(self.member(goal, &url));
             }
-            let attempt = Attempt::new(&url, upload, chosen.is_probe);
-            deadline::hand_on(&mut head.headers, history.time_left()?);
-            let in_flight = InFlight::new(&url, &self.in_flight, history.upstream.clone());
-            let asked = Asked::by(history.upstream.as_ref());
+            let attempt = Attempt::new(&url, upload, chosen.is_probe, chosen.at);
+            if let Some(left) = history.time_left()? {
+                deadline::hand_on(&mut head.headers, left);
+            }
+            let in_flight = InFlight::new(&url, &self.in_flight, history.upstream.clone(), chosen.at);
+            let asked = Asked::by(history.upstream.as_ref(), chosen.at);
             let sent = tokio::select! {
                 biased;
                 sent = Trail::follow(trail, self.wire.send(head, upload, &url, limits, may_repeat, &asked)) => sent,

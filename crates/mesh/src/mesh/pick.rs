@@ -38,6 +38,8 @@ pub(super) struct Chosen {
     pub(super) url: BaseUrl,
     /// It is ejected, and this attempt is to find out whether it works again.
     pub(super) is_probe: bool,
+    /// When it was chosen: the begin of the attempt.
+    pub(super) at: Instant,
 }
 
 /// How many candidates of a request fit without an allocation.
@@ -137,7 +139,7 @@ impl Inner {
                     let standing = self.standing(url, tried, true, share, now);
                     Candidate { url, node: None, standing, is_for_probe: false }
                 });
-                self.choose(&candidates.collect(), may_repeat, balance).ok_or_else(|| goal.unknown())
+                self.choose(&candidates.collect(), may_repeat, balance, now).ok_or_else(|| goal.unknown())
             }
             Goal::Service { service, target, may_repeat, balance } => {
                 let catalog = self.roster.catalog();
@@ -164,7 +166,7 @@ impl Inner {
                 if !with_spare && all.are_too_few() {
                     all = candidates(true);
                 }
-                if let Some(pick) = self.choose(&all, may_repeat, balance) {
+                if let Some(pick) = self.choose(&all, may_repeat, balance, now) {
                     return Ok(pick);
                 }
                 let kind = self.targets.kind(service);
@@ -200,9 +202,15 @@ impl Inner {
     }
 
     /// Chooses one of the candidates; `None` if there is none.
-    fn choose(&self, candidates: &Candidates<'_>, may_repeat: bool, balance: Balance<'_>) -> Option<Pick> {
-        if let Some(probe) = self.probe(candidates, may_repeat) {
-            return Some(Pick::To(Chosen { url: probe.clone(), is_probe: true }));
+    fn choose(
+        &self,
+        candidates: &Candidates<'_>,
+        may_repeat: bool,
+        balance: Balance<'_>,
+        now: Instant,
+    ) -> Option<Pick> {
+        if let Some(probe) = self.probe(candidates, may_repeat, now) {
+            return Some(Pick::To(Chosen { url: probe.clone(), is_probe: true, at: now }));
         }
         let eligible = |at: usize| candidates.get(at).filter(|candidate| !candidate.is_for_probe);
         let standing = |at: usize| eligible(at).map(|candidate| candidate.standing);
@@ -213,17 +221,16 @@ impl Inner {
         Some(if chosen.standing.tried {
             Pick::OnlyTried
         } else {
-            Pick::To(Chosen { url: chosen.url.clone(), is_probe: false })
+            Pick::To(Chosen { url: chosen.url.clone(), is_probe: false, at: now })
         })
     }
 
     /// An ejected address whose time has passed, if this request may find out whether it works again. The budget pays for it,
     /// since the request may have to be sent a second time.
-    fn probe<'a>(&self, candidates: &Candidates<'a>, may_repeat: bool) -> Option<&'a BaseUrl> {
+    fn probe<'a>(&self, candidates: &Candidates<'a>, may_repeat: bool, now: Instant) -> Option<&'a BaseUrl> {
         if !candidates.iter().any(|candidate| candidate.standing.health == Health::Ejected) {
             return None;
         }
-        let now = Instant::now();
         let is_due = |url: &BaseUrl| match url.state().service(now) {
             Service::In | Service::Ejected => false,
             Service::Due => may_repeat,

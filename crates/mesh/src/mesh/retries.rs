@@ -78,7 +78,7 @@ impl Inner {
         history: &mut History,
     ) -> Option<(Duration, RetryReason)> {
         let chances = self.chances(goal, upload);
-        let after = retry_after(answer.headers());
+        let after = || retry_after(answer.headers());
         let (pause, reason) = repeat_after(answer.status(), after, chances, repeated)?;
         let has_time = history.deadline.is_none_or(|deadline| Instant::now() + pause < deadline.0)
             && history.waited + pause < self.limits.wait;

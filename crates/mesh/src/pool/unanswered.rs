@@ -17,8 +17,10 @@ use crate::origin::Origin;
 use crate::upstream::Upstream;
 
 /// What an attempt has asked of an address so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Asked<'a> {
+    /// When the attempt began.
+    pub(crate) since: Instant,
     /// Whether it has a connection.
     is_connected: AtomicBool,
     /// The request that it has sent and that was not answered yet, if its connection is shared.
@@ -51,9 +53,9 @@ impl Unanswered {
 }
 
 impl<'a> Asked<'a> {
-    /// An attempt whose connections are counted under this.
-    pub(crate) fn by(upstream: Option<&'a Arc<Upstream>>) -> Self {
-        Self { upstream, ..Self::default() }
+    /// An attempt that begins, whose connections are counted under this.
+    pub(crate) fn by(upstream: Option<&'a Arc<Upstream>>, since: Instant) -> Self {
+        Self { since, is_connected: AtomicBool::new(false), request: Mutex::default(), upstream }
     }
 
     /// Whether the address has accepted its connection, as far as is known: one that is being opened does not count.

@@ -34,20 +34,21 @@ pub fn continue_or_begin(headers: &mut HeaderMap, random: impl FnOnce() -> (u128
     headers.remove(&TRACESTATE);
     let (trace, span) = random();
     let mut id = [0; 32];
-    hexadecimal(&mut id, trace.max(1));
+    hexadecimal(&mut id, &trace.max(1).to_be_bytes());
     // Nobody has decided yet whether it is recorded (section 2.2.3.2.1).
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
     value[3..35].copy_from_slice(&id);
-    hexadecimal(&mut value[36..52], span.max(1).into());
+    hexadecimal(&mut value[36..52], &span.max(1).to_be_bytes());
     headers.insert(TRACEPARENT, HeaderValue::from_bytes(&value).expect("digits and dashes"));
     TraceId(id)
 }
 
-/// Writes as many digits as there is room for.
-fn hexadecimal(out: &mut [u8], mut value: u128) {
-    for digit in out.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(value & 15) as usize];
-        value >>= 4;
+/// Writes two digits for each byte.
+fn hexadecimal(out: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (digits, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use mesh::MalformedBody;
 
 use super::progress::Progress;
+use crate::on_end::OnEnd;
 use crate::{BodyEnd, on_end};
 
 /// The body of a request. If it is dropped unread, the client may still be sending it.
@@ -25,9 +26,16 @@ pub(super) fn request(incoming: Incoming, progress: Progress) -> Body {
     }))
 }
 
-/// The body of an answer.
-pub(super) fn answer(body: Body, progress: Progress) -> Body {
-    Body::new(on_end(body, move |_| progress.ended()))
+/// The body of an answer; none reports its end after a switch to another protocol. Not boxed: the connection has room for it.
+pub(super) fn answer(
+    body: Body,
+    progress: Option<Progress>,
+) -> OnEnd<Body, impl FnOnce(BodyEnd) + Send + Unpin + 'static> {
+    on_end(body, move |_| {
+        if let Some(progress) = progress {
+            progress.ended();
+        }
+    })
 }
 
 /// The error of a body over HTTP/1.1, which says whether the client sent something that is no chunk or has only stopped.

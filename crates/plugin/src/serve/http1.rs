@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use axum::body::{Body, HttpBody};
+use bytes::Bytes;
 use futures_util::TryFutureExt;
 use futures_util::future::Either;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -175,9 +176,9 @@ pub(super) fn with_refusals<S>(
     shared: Arc<Shared>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
-    Response = Response<Body>,
+    Response = Response<impl HttpBody<Data = Bytes, Error = axum::Error> + Send + Unpin + 'static>,
     Error = Infallible,
-    Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
+    Future: Send,
 >
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -208,12 +209,12 @@ where
             progress.answered();
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 progress.switched(std::mem::take(answer.body_mut()));
-                return answer;
+                return answer.map(|body| body::answer(body, None));
             }
             if is_last || progress.is_broken() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            answer.map(|body| body::answer(body, progress))
+            answer.map(|body| body::answer(body, Some(progress)))
         })
     })
 }
