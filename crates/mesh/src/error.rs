@@ -103,8 +103,9 @@ pub enum MeshError {
     },
     /// Send fewer or smaller header fields in the answer.
     #[error(
-        "the head of the answer from {address} is too large: it may have {} fields and 400 KiB",
-        crate::wire::MAX_FIELDS
+        "the head of the answer from {address} is too large: it may have {} fields and {} KiB",
+        crate::wire::MAX_FIELDS,
+        crate::wire::MAX_BUFFER / 1024
     )]
     HeadTooLarge {
         /// Host and port.

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_host_is_refused() {
-        for text in ["", "*", "a:80", "http://a", "a/b", "*.*.a", "a b", "[::1]"] {
+        for text in ["", "*", "a:80", "http://a", "a/b", "*.*.a", "a b", "[::1", "[a]"] {
             assert!(text.parse::<HostRule>().is_err(), "{text}");
         }
     }

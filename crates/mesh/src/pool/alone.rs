@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
-use hyper::client::conn::http1 as hyper_http1;
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 
-use super::connect::{ConnectError, Opened, http2_builder};
+use super::connect::{ConnectError, Opened, http1_builder, http2_builder};
 use super::observed::Observed;
 use super::shared::{Shared, Streams};
 
@@ -23,7 +22,7 @@ pub(super) async fn http1<T>(io: T) -> Result<Opened, ConnectError>
 where
     T: Read + Write + Unpin + Send + 'static,
 {
-    let handshake = hyper_http1::Builder::new().handshake(io).await;
+    let handshake = http1_builder().handshake(io).await;
     let (sender, connection) = handshake.map_err(|error| ConnectError::other(&error))?;
     TokioExecutor::new().execute(async move {
         // The request's future reports the error.

@@ -30,7 +30,7 @@ use crate::tolerant::Tolerant;
 use crate::trail;
 use crate::upload::AttemptBody;
 use crate::upstream::Upstream;
-use crate::wire::{chain, root_cause};
+use crate::wire::{MAX_BUFFER, chain, root_cause};
 
 /// The largest head of an answer over HTTP/2, in bytes.
 const MAX_HEAD: u32 = 16 * 1024;
@@ -201,7 +201,7 @@ async fn http1<T>(io: Tolerant<T>, open: &OpenBy) -> Result<Opened, ConnectError
 where
     T: Read + Write + Unpin + Send + 'static,
 {
-    let handshake = http1::Builder::new().handshake(io).await;
+    let handshake = http1_builder().handshake(io).await;
     let (sender, connection) = handshake.map_err(|error| ConnectError::other(&error))?;
     let open = Open::new(open);
     TokioExecutor::new().execute(async move {
@@ -232,6 +232,12 @@ where
         drop(open);
     });
     Ok(Opened::Http2(Shared::new(sender, streams)))
+}
+
+pub(super) fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER);
+    builder
 }
 
 pub(super) fn http2_builder() -> http2::Builder<TokioExecutor> {

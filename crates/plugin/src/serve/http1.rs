@@ -150,6 +150,10 @@ async fn switched(
     }
 }
 
+/// How many bytes that nobody takes a connection holds in each direction: of a body that the service does not read, and of an
+/// answer that the client does not.
+const MAX_BUFFER: usize = 64 * 1024;
+
 fn http1_builder(
     limits: &ServeLimits,
     is_last: bool,
@@ -160,6 +164,7 @@ fn http1_builder(
         .keep_alive(!is_last)
         .half_close(may_be_half_closed)
         .max_header_size(limits.head_size)
+        .max_buf_size(MAX_BUFFER)
         // `Waiting` sees to that, with one timer for all requests of a connection.
         .header_read_timeout(None);
     if limits.fields != DEFAULT_FIELDS {

@@ -70,7 +70,7 @@ fn files_that_are_no_pair_are_refused_for_what_is_wrong_with_them() {
     let nonsense = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(matches!(parse(nonsense, key), PairError::Unusable(_)));
     let nonsense = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-    assert!(matches!(parse(cert, nonsense), PairError::Unusable(_)));
+    assert!(matches!(parse(cert, nonsense), PairError::UnusableKey(_)));
 }
 
 #[test]
