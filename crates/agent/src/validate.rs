@@ -1,5 +1,6 @@
 //! `agent validate`: checks settings for `ctl`, which contains no plugins.
 
+mod mismatch;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,7 +147,7 @@ fn answer(registry: &Registry, request: Request) -> Answer {
                 mistakes.extend(exposed.map(|mistake| Found { service: service.clone(), mistake }));
                 forwards.push((service.clone(), prepared.targets()));
                 if let Some(known) = names.get_mut(&service) {
-                    known.listeners = Some(bound.iter().map(|setting| setting.name.clone()).collect());
+                    known.listeners = Some(bound.clone());
                 }
                 listens.insert(service, bound.into_iter().map(|setting| setting.address).collect());
             }
@@ -162,10 +163,12 @@ fn answer(registry: &Registry, request: Request) -> Answer {
             forwards.into_iter().flat_map(|(of, all)| all.into_iter().map(move |target| (of.clone(), target)))
         {
             target.service = registry.normalized(target.service);
-            match targets::judge(&service, &target, &names) {
-                Some(Verdict::Mistake(mistake)) => mistakes.push(Found { service, mistake }),
-                Some(Verdict::Warning(mistake)) => warnings.push(Found { service, mistake }),
-                None => {}
+            for verdict in targets::judge(&service, &target, &names, request.insecure == Some(false)) {
+                let (found, mistake) = match verdict {
+                    Verdict::Mistake(mistake) => (&mut mistakes, mistake),
+                    Verdict::Warning(mistake) => (&mut warnings, mistake),
+                };
+                found.push(Found { service: service.clone(), mistake });
             }
         }
     }

@@ -26,6 +26,8 @@ struct Base {
     authority: Authority,
     origin: Arc<Origin>,
     host: HeaderValue,
+    /// Whose address it is, if that is known.
+    name: Option<String>,
     /// The offset of the path in the text. The path has no trailing slash, so it may be empty.
     path_at: usize,
     state: AddressState,
@@ -90,13 +92,29 @@ impl BaseUrl {
         self.with_origin(self.0.origin.named(name))
     }
 
+    /// The same URL, whose server metrics and logs call by this name instead of host and port. Nothing is known of it.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        self.remade(Arc::clone(&self.0.origin), Some(name.to_owned()))
+    }
+
+    /// What metrics and logs call it: its name, or else host and port.
+    pub fn name(&self) -> &str {
+        self.0.name.as_deref().unwrap_or_else(|| self.authority())
+    }
+
     /// The same URL with another origin, and nothing known of it.
     fn with_origin(&self, origin: Origin) -> Self {
+        self.remade(Arc::new(origin), self.0.name.clone())
+    }
+
+    fn remade(&self, origin: Arc<Origin>, name: Option<String>) -> Self {
         Self(Arc::new(Base {
             text: self.0.text.clone(),
             authority: self.0.authority.clone(),
-            origin: Arc::new(origin),
+            origin,
             host: self.0.host.clone(),
+            name,
             path_at: self.0.path_at,
             state: AddressState::new(Instant::now()),
         }))
@@ -244,6 +262,7 @@ impl FromStr for BaseUrl {
             origin: Arc::new(Origin::new(protocol, &authority)),
             authority,
             host,
+            name: None,
             path_at,
             state: AddressState::new(Instant::now()),
         })))
@@ -304,6 +323,15 @@ mod tests {
             let url: BaseUrl = text.parse().unwrap();
             assert_eq!((url.as_str(), url.authority(), url.path()), (shown, authority, path));
         }
+    }
+
+    #[test]
+    fn a_name_replaces_host_and_port_where_the_server_is_shown_and_nowhere_else() {
+        let plain: BaseUrl = "https://10.0.0.1:443/a".parse().unwrap();
+        let named = plain.clone().named("gateway-1").certified_for("a.example");
+        assert_eq!((plain.name(), named.name()), ("10.0.0.1:443", "gateway-1"));
+        assert_eq!((named.as_str(), named.authority()), (plain.as_str(), plain.authority()));
+        assert!(!named.is_same(&plain));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct Trail(Arc<Mutex<Traced>>);
 /// What is known of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traced {
-    /// The member, or host and port of the address, that it was sent to last.
+    /// The member, or the name of the address, by default host and port, that it was sent to last.
     pub member: Option<String>,
     /// How often it was sent.
     pub attempts: u32,

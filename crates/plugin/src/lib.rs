@@ -124,8 +124,10 @@ mod error;
 mod health;
 pub mod http;
 pub mod http_listener;
+mod listen_setting;
 mod listener_change;
 mod listener_tls;
+mod log_limit;
 mod memory;
 mod metrics;
 mod net;
@@ -152,13 +154,12 @@ pub use store::object_store;
 pub use {axum, bytes, schemars, serde, serde_json, tokio, tokio_util, tracing, types};
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use types::{Reason, ReasonCode, ServiceName, ServiceType, Sharding, Target};
+use types::{Reason, ReasonCode, ServiceType, Sharding, Target};
 
 pub use buffer::Buffer;
 pub use claim::{Claim, ClaimLost, Duty};
@@ -168,6 +169,9 @@ pub use counted_body::CountedBody;
 pub use detach::Detach;
 pub use disk_cache::DiskCache;
 pub use error::ServiceError;
+pub use listen_setting::{
+    ExpectedHttp, Expects, ListenSetting, Sends, SentContent, TargetListener, TargetSetting,
+};
 pub use listener_change::{EndpointsBefore, OpenAddress, continued, overlaps, with_scheme};
 pub use listener_tls::{NextTls, WantedTls, require_usable};
 pub use memory::memory_limit;
@@ -256,39 +260,6 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// Checks settings. Pure: no I/O, no clock, no spawning. `agent validate` calls only this.
     fn prepare(&self, settings: &serde_json::Value) -> Result<Box<dyn Prepared>, SettingsError>;
-}
-
-/// An address in checked settings that the service itself will bind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenSetting {
-    /// The JSON pointer (RFC 6901) of the setting: `/listeners/0/address`.
-    pub pointer: String,
-    /// The name of its endpoint in gossip.
-    pub name: String,
-    /// The address; port 0 is any free port.
-    pub address: SocketAddr,
-}
-
-/// A service that checked settings name as a target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetSetting {
-    /// The JSON pointer of the setting with the service's name.
-    pub pointer: String,
-    /// The service.
-    pub service: ServiceName,
-    /// The listener of its members that is the target; `None` for their API.
-    pub listener: Option<TargetListener>,
-}
-
-/// A listener of another service's members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetListener {
-    /// Its name.
-    pub name: String,
-    /// The JSON pointer of the setting with its name; `None` if that is the default.
-    pub pointer: Option<String>,
-    /// Whether other settings can make the API of the members the target instead.
-    pub may_be_api: bool,
 }
 
 /// Checked settings, ready to be started once. The supervisor calls [`Plugin::prepare`] again for each start.

@@ -101,6 +101,8 @@ impl ServeLimits {
 /// The protocols that a listener offers, and its counts. By default HTTP/1.1 in plain text.
 #[derive(Debug, Clone)]
 pub struct Protocols {
+    /// The name of the listener, for the log.
+    pub name: Arc<str>,
     /// HTTP/1.1.
     pub http1: bool,
     /// HTTP/2: with TLS by ALPN, without by prior knowledge.
@@ -119,6 +121,7 @@ pub struct Protocols {
 impl Default for Protocols {
     fn default() -> Self {
         Self {
+            name: Arc::default(),
             http1: true,
             http2: false,
             tls: None,

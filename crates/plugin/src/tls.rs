@@ -21,12 +21,13 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, error, info, warn};
 use types::ReasonCode;
 
+use crate::log_limit::LogLimit;
 use crate::{Health, ServiceError};
 pub use certificates::{CertificateFacts, CertificateFiles, CertificateNames};
 use certificates::{CertificateStatus, Certificates, Polled, ReadCertificates};
@@ -47,8 +48,6 @@ const CERTIFICATE_EXPIRED: ReasonCode = ReasonCode::new("certificate-expired");
 
 /// The interval of the checks of the certificates' files.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// How often handshakes that fail because of certificates are logged at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How a connection is encrypted. Every request that came over TLS has it as an extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,8 +103,8 @@ struct Shared {
     config: ArcSwapOption<ServerConfig>,
     loaded: AtomicU64,
     failed: AtomicU64,
-    /// When a handshake that failed may be logged next.
-    next_log: Mutex<Instant>,
+    /// Of handshakes that fail because of certificates.
+    log: LogLimit,
 }
 
 /// The name of a listener, which may change. Cheap to clone; clones are the same.
@@ -152,7 +151,7 @@ impl Tls {
             config: ArcSwapOption::empty(),
             loaded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            next_log: Mutex::new(Instant::now()),
+            log: LogLimit::default(),
         };
         let failed = |error: rustls::Error| ServiceError::internal("TLS can't be set up").source(error);
         let open_to_all = shared.config(None).map_err(failed)?;
@@ -252,7 +251,7 @@ impl Tls {
     pub(crate) fn failed(&self, peer: SocketAddr, error: &std::io::Error) {
         let listener = self.0.listener.now();
         if let Some((name, why)) = self.0.missing() {
-            if self.may_log() {
+            if self.0.log.may_log() {
                 let why = why.unwrap_or_default();
                 warn!(listener, %peer, %error, certificate = name, why,
                     "TLS handshakes fail while a certificate is missing");
@@ -260,7 +259,7 @@ impl Tls {
             return;
         }
         match HandshakeFailure::of(error) {
-            HandshakeFailure::ClientCertificateRefused if self.may_log() => {
+            HandshakeFailure::ClientCertificateRefused if self.0.log.may_log() => {
                 info!(listener, %peer, %error, "the certificate of a client is not accepted");
             }
             HandshakeFailure::NoClientCertificate
@@ -269,17 +268,6 @@ impl Tls {
                 debug!(listener, %peer, %error, "no TLS handshake");
             }
         }
-    }
-
-    /// Whether a failed handshake may be logged: clients could fill the log otherwise.
-    fn may_log(&self) -> bool {
-        let now = Instant::now();
-        let mut next_log = self.0.next_log.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_log = now >= *next_log;
-        if may_log {
-            *next_log = now + LOG_INTERVAL;
-        }
-        may_log
     }
 
     /// Shakes hands with a client.

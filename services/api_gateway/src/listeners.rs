@@ -169,6 +169,7 @@ fn served_with(
         ..ServeLimits::of_service_listener()
     };
     let protocols = Protocols {
+        name: plan.name.as_str().into(),
         http1: plan.http1,
         http2: plan.http2,
         tls: tls.cloned(),

@@ -7,8 +7,8 @@ use axum::Router;
 use plugin::access_log::AccessLog;
 use plugin::http::Guard;
 use plugin::{
-    Context, Health, InFlight, ListenSetting, Prepared, Service, ServiceError, TargetSetting, Updated,
-    prepared_as,
+    Context, ExpectedHttp, Expects, Health, InFlight, ListenSetting, Prepared, Service, ServiceError,
+    TargetSetting, Updated, prepared_as,
 };
 use tokio::time::Instant;
 
@@ -49,6 +49,10 @@ impl Prepared for Plan {
             pointer: listener.pointer("address"),
             name: listener.name.clone(),
             address: listener.address,
+            expects: Expects {
+                proxies: listener.proxy_protocol.then(|| listener.trust.clone()),
+                http: Some(ExpectedHttp { tls: listener.is_tls(), http1: listener.http1 }),
+            },
         };
         self.listeners.iter().map(setting).collect()
     }

@@ -97,7 +97,11 @@ impl Standing {
 impl Slot {
     pub(crate) fn new(id: u64, of: Wanted, since: Option<Instant>) -> Self {
         let key = of.member.as_ref().map_or_else(|| of.address.to_string(), |(node, _)| node.to_string());
-        let url = of.protocol.url(of.address);
+        let url = of.protocol.url(of.address).map(|url| match &of.member {
+            // Its port may differ after each start.
+            Some((node, _)) => url.named(node.as_str()),
+            None => url,
+        });
         Self {
             id,
             key,

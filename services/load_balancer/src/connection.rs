@@ -109,9 +109,9 @@ async fn forward(
         None => None,
         Some(trust) => {
             let received = timeout_at(introduced_by, proxy_protocol::receive(client, peer, trust)).await;
-            let received = received.map_err(|_elapsed| Refusal::ProxyProtocol)?;
+            let received = received.unwrap_or(Err(ProxyHeaderError::TooSlow(INTRODUCTION)));
             received.map_err(|error| {
-                debug!(listener = listener.name, %peer, %error, "refused a connection");
+                listener.lasting.meters.accepting.log_proxy_refusal(&listener.name, peer, &error);
                 match error {
                     ProxyHeaderError::Broken(_) => Refusal::ClientGone,
                     ProxyHeaderError::NotTrusted(_)

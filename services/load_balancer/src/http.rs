@@ -100,7 +100,8 @@ pub(crate) fn served_with(
     let Lasting { meters, tls, .. } = now.lasting.clone();
     let (meters, proxies) = (meters.accepting.clone(), now.trust.clone());
     let on_refused = on_refused(Arc::clone(live));
-    (limits, Protocols { http1, http2, tls, proxies, meters, on_refused })
+    let name = now.name.as_str().into();
+    (limits, Protocols { name, http1, http2, tls, proxies, meters, on_refused })
 }
 
 /// Counts and logs the requests that a listener refuses for their heads alone.

@@ -2,6 +2,7 @@
 
 mod backends;
 mod http;
+mod seen;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 use plugin::access_log::{AccessLogPlan, AccessLogSettings, LogFormat};
 use plugin::check::Checking;
 use plugin::proxy_protocol::{ProxyVersion, network};
-use plugin::{SettingsError, SettingsMistake, TargetListener, TargetSetting, absolute_path};
+use plugin::{SettingsError, SettingsMistake, absolute_path};
 use types::ServiceName;
 use types::range::DurationIn;
 
@@ -55,29 +56,6 @@ pub(crate) struct ListenerPlan {
     pub(crate) forward: Forward,
     /// In HTTP mode.
     pub(crate) http: Option<HttpPlan>,
-}
-
-impl ListenerPlan {
-    /// The services that are targets of this listener, which is at a place in the settings.
-    pub(crate) fn target_settings(&self, at: usize) -> Vec<TargetSetting> {
-        let place = format!("/listeners/{at}");
-        let api = self.http.as_ref().and_then(|http| http.service.as_ref());
-        let api = api.map(|(service, _)| TargetSetting {
-            pointer: format!("{place}/service"),
-            service: service.clone(),
-            listener: None,
-        });
-        let of_target = |(number, target): (usize, &TargetPlan)| {
-            let Source::Service { service, listener } = &target.source else { return None };
-            let place = if self.names.is_some() { format!("{place}/sni/{number}") } else { place.clone() };
-            // The default is where the service is.
-            let pointer = (listener != GATEWAY).then(|| format!("{place}/listener"));
-            let may_be_api = self.names.is_none();
-            let listener = Some(TargetListener { name: listener.clone(), pointer, may_be_api });
-            Some(TargetSetting { pointer: format!("{place}/service"), service: service.clone(), listener })
-        };
-        api.into_iter().chain(self.targets.iter().enumerate().filter_map(of_target)).collect()
-    }
 }
 
 /// How connections of a listener are forwarded.

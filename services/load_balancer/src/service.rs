@@ -28,6 +28,7 @@ impl Prepared for Plan {
             pointer: format!("/listeners/{at}/address"),
             name: listener.name.clone(),
             address: listener.address,
+            expects: listener.expects(),
         };
         self.listeners.iter().enumerate().map(setting).collect()
     }

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use axum::Router;
 use plugin::http::AnswerBuffer;
 use plugin::shard::ShardMember;
-use plugin::{Context, DrainingListener, Health, ListenSetting, Prepared, Service, ServiceError};
+use plugin::{
+    Context, DrainingListener, ExpectedHttp, Expects, Health, ListenSetting, Prepared, Service, ServiceError,
+};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,8 +57,13 @@ pub(crate) struct SearcherService {
 #[async_trait]
 impl Prepared for Settings {
     fn listens(&self) -> Vec<ListenSetting> {
-        let setting =
-            |address| ListenSetting { pointer: "/es_listen".to_owned(), name: es::NAME.to_owned(), address };
+        let http = Some(ExpectedHttp { tls: false, http1: true });
+        let setting = |address| ListenSetting {
+            pointer: "/es_listen".to_owned(),
+            name: es::NAME.to_owned(),
+            address,
+            expects: Expects { proxies: None, http },
+        };
         self.es_address().map(setting).into_iter().collect()
     }
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use plugin::{SettingsMistake, TargetListener, TargetSetting, is_proxy, proxy_refusal};
+use plugin::{ListenSetting, SettingsMistake, TargetListener, TargetSetting, is_proxy, proxy_refusal};
 use types::{ServiceName, ServiceType, did_you_mean};
+
+use super::mismatch::mismatches;
 
 /// The services of a manifest.
 pub(super) type Services = BTreeMap<ServiceName, Known>;
@@ -12,8 +14,8 @@ pub(super) type Services = BTreeMap<ServiceName, Known>;
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) service_type: Option<ServiceType>,
-    /// The names of its listeners; `None` if they are not known.
-    pub(super) listeners: Option<Vec<String>>,
+    /// Its listeners; `None` if they are not known.
+    pub(super) listeners: Option<Vec<ListenSetting>>,
     /// Whether a node of the manifest runs it, or could.
     pub(super) is_run: bool,
 }
@@ -27,13 +29,18 @@ pub(super) enum Verdict {
     Warning(SettingsMistake),
 }
 
-/// What is wrong with a target of the service `own`, if anything is.
-pub(super) fn judge(own: &ServiceName, target: &TargetSetting, services: &Services) -> Option<Verdict> {
+/// What is wrong with a target of the service `own`. `is_local`: all members are on this machine and use its loopback addresses.
+pub(super) fn judge(
+    own: &ServiceName,
+    target: &TargetSetting,
+    services: &Services,
+    is_local: bool,
+) -> Vec<Verdict> {
     let TargetSetting { pointer, service, .. } = target;
     let at = |message: String, hint: String| SettingsMistake::new(pointer, message).hint(hint);
     if service == own {
         let message = format!("`{own}` would forward to itself for ever");
-        return Some(Verdict::Mistake(at(message, "name another service".to_owned())));
+        return vec![Verdict::Mistake(at(message, "name another service".to_owned()))];
     }
     let others = || services.keys().filter(|other| *other != own).map(ServiceName::as_str);
     let nobody = format!("no node of this manifest runs `{service}`");
@@ -42,26 +49,26 @@ pub(super) fn judge(own: &ServiceName, target: &TargetSetting, services: &Servic
             Some(meant) => format!("did you mean `{meant}`?"),
             None => "until a member of the cluster does, there is no backend".to_owned(),
         };
-        return Some(Verdict::Warning(at(nobody, hint)));
+        return vec![Verdict::Warning(at(nobody, hint))];
     };
     let is_gateway = services.get(own).and_then(|own| own.service_type.as_ref());
     let is_gateway = is_gateway.is_some_and(|own| own.as_str() == "api_gateway");
-    let mistake = match &target.listener {
-        None => api(target, known, is_gateway),
-        Some(wanted) => listener(target, wanted, known),
+    let mistakes = match &target.listener {
+        None => api(target, known, is_gateway).into_iter().collect(),
+        Some(wanted) => listener(target, wanted, known, is_local),
     };
-    let is_idle = || {
+    if mistakes.is_empty() && !known.is_run {
         let hint =
             format!("add a node with `service: {service}`; until a member runs it, there is no backend");
-        Verdict::Warning(at(nobody, hint))
-    };
-    mistake.map(Verdict::Mistake).or_else(|| (!known.is_run).then(is_idle))
+        return vec![Verdict::Warning(at(nobody, hint))];
+    }
+    mistakes.into_iter().map(Verdict::Mistake).collect()
 }
 
 /// What is wrong with the API of a service's members as the target. `is_gateway`: the settings are those of a gateway.
 fn api(target: &TargetSetting, known: &Known, is_gateway: bool) -> Option<SettingsMistake> {
     known.service_type.as_ref().filter(|service_type| is_proxy(service_type))?;
-    let names = known.listeners.as_deref().unwrap_or_default();
+    let names = names(known.listeners.as_deref().unwrap_or_default());
     let hint = match names.first() {
         _ if is_gateway => {
             "let DNS or a load balancer lead to its listeners, or write what its routes lead to".to_owned()
@@ -73,9 +80,19 @@ fn api(target: &TargetSetting, known: &Known, is_gateway: bool) -> Option<Settin
 }
 
 /// What is wrong with a listener of a service's members as the target.
-fn listener(target: &TargetSetting, wanted: &TargetListener, known: &Known) -> Option<SettingsMistake> {
+fn listener(
+    target: &TargetSetting,
+    wanted: &TargetListener,
+    known: &Known,
+    is_local: bool,
+) -> Vec<SettingsMistake> {
     let TargetSetting { pointer, service, .. } = target;
-    let names = known.listeners.as_ref().filter(|names| !names.contains(&wanted.name))?;
+    let Some(listeners) = &known.listeners else { return Vec::new() };
+    if let Some(listener) = listeners.iter().find(|listener| listener.name == wanted.name) {
+        let is_proxy = known.service_type.as_ref().is_some_and(is_proxy);
+        return mismatches(target, wanted, listener, is_proxy, is_local);
+    }
+    let names = names(listeners);
     if names.is_empty() {
         let message =
             format!("`{service}` has no listener of its own, so connections can't be forwarded to it");
@@ -87,18 +104,24 @@ fn listener(target: &TargetSetting, wanted: &TargetListener, known: &Known) -> O
                 "name a service with listeners; a listener with `mode: http` and `service: {service}` reaches its API"
             ),
         };
-        return Some(SettingsMistake::new(pointer, message).hint(hint));
+        return vec![SettingsMistake::new(pointer, message).hint(hint)];
     }
-    let hint = match did_you_mean(&wanted.name, names.iter().map(String::as_str)) {
+    let hint = match did_you_mean(&wanted.name, names.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("write `listener: {}`; its listeners: {}", names[0], names.join(", ")),
     };
     let message = format!("`{service}` has no listener `{}`", wanted.name);
-    Some(SettingsMistake::new(wanted.pointer.as_deref().unwrap_or(pointer), message).hint(hint))
+    vec![SettingsMistake::new(wanted.pointer.as_deref().unwrap_or(pointer), message).hint(hint)]
+}
+
+fn names(listeners: &[ListenSetting]) -> Vec<&str> {
+    listeners.iter().map(|listener| listener.name.as_str()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use plugin::{Expects, Sends, SentContent};
+
     use super::*;
 
     fn name(text: &str) -> ServiceName {
@@ -107,7 +130,13 @@ mod tests {
 
     fn services() -> Services {
         let known = |service: &str, service_type: &str, listeners: Option<&[&str]>, is_run| {
-            let listeners = listeners.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+            let listener = |name: &&str| ListenSetting {
+                pointer: String::new(),
+                name: (*name).to_owned(),
+                address: "127.0.0.1:0".parse().unwrap(),
+                expects: Expects::default(),
+            };
+            let listeners = listeners.map(|names| names.iter().map(listener).collect());
             (name(service), Known { service_type: service_type.parse().ok(), listeners, is_run })
         };
         [
@@ -127,9 +156,10 @@ mod tests {
             name: text.to_owned(),
             pointer: is_given.then(|| "/l".to_owned()),
             may_be_api: !is_given,
+            sends: Sends { place: String::new(), proxy_protocol: false, content: SentContent::Bytes },
         });
         let target = TargetSetting { pointer: "/s".to_owned(), service: name(service), listener };
-        let (kind, found) = match judge(&name(own), &target, &services())? {
+        let (kind, found) = match judge(&name(own), &target, &services(), true).pop()? {
             Verdict::Mistake(found) => ("mistake", found),
             Verdict::Warning(found) => ("warning", found),
         };

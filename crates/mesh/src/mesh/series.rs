@@ -31,7 +31,7 @@ pub struct UpstreamSeries {
 /// A member, or the address of a route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamMember {
-    /// The member's id, or host and port.
+    /// The member's id, or the name of the address, by default host and port.
     pub name: String,
     /// Attempts by the class of their answers; those without one have the class `none`.
     pub attempts: [(&'static str, u64); CLASSES.len()],
@@ -126,7 +126,7 @@ impl UpstreamMember {
     fn new(backend: &Backend, url: &BaseUrl) -> Self {
         let counts = url.state().attempts();
         Self {
-            name: backend.node.as_ref().map_or_else(|| url.authority().to_owned(), ToString::to_string),
+            name: backend.node.as_ref().map_or_else(|| url.name().to_owned(), ToString::to_string),
             attempts: std::array::from_fn(|class| (CLASSES[class], counts[class])),
             in_flight: backend.in_flight,
             is_up: matches!(backend.state, BackendState::Serving | BackendState::SlowStart),
@@ -162,7 +162,7 @@ impl Inner {
         matches!(self.targets.kind(service), Kind::Settled(_)).then_some(service)
     }
 
-    /// The id of the member at an address, or its host and port.
+    /// The id of the member at an address, or the name of the address.
     pub(super) fn member(&self, goal: &Goal<'_>, url: &BaseUrl) -> String {
         if let Goal::Service { service, .. } = *goal {
             let catalog = self.roster.catalog();
@@ -170,7 +170,7 @@ impl Inner {
                 return member.node.to_string();
             }
         }
-        url.authority().to_owned()
+        url.name().to_owned()
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) async fn connection<S>(
             Some(Ok(proxied)) => peer = proxied.map_or(peer, |proxied| proxied.source),
             Some(Err(error)) => {
                 shared.protocols.meters.refused(RefusalReason::ProxyProtocol);
-                debug!(%peer, %error, "a connection was refused");
+                shared.protocols.meters.log_proxy_refusal(&shared.protocols.name, peer, &error);
                 return;
             }
         }

@@ -1,9 +1,14 @@
 //! What a listener counts, and its metrics.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tracing::{debug, warn};
+
 use super::refusal::RefusalReason;
+use crate::log_limit::LogLimit;
+use crate::proxy_protocol::ProxyHeaderError;
 use crate::tls::HandshakeFailure;
 use crate::{Metrics, Tls};
 
@@ -24,6 +29,8 @@ struct Counts {
     no_client_certificate: AtomicU64,
     client_certificate_refused: AtomicU64,
     accept_pauses: AtomicU64,
+    /// Of connections that are refused for their headers of the PROXY protocol.
+    proxy_log: LogLimit,
 }
 
 /// The protocol of a connection.
@@ -167,6 +174,18 @@ impl ListenerMeters {
     /// How many requests and connections were refused for this reason.
     pub fn refusals(&self, reason: RefusalReason) -> u64 {
         load(&self.0.refused[reason as usize])
+    }
+
+    /// Logs a connection to the listener of this name that was refused for its header of the PROXY protocol: its client sees
+    /// only the end of it. Most often a proxy in front does not send the header, or is not trusted, and then it is so for all.
+    pub fn log_proxy_refusal(&self, listener: &str, peer: SocketAddr, error: &ProxyHeaderError) {
+        let is_client = matches!(error, ProxyHeaderError::Broken(_));
+        if !is_client && self.0.proxy_log.may_log() {
+            warn!(listener, %peer, %error,
+                "a connection was refused: this listener has `proxy_protocol`; more of them are logged every ten seconds at most");
+        } else {
+            debug!(listener, %peer, %error, "a connection was refused");
+        }
     }
 
     /// Counts a handshake by the version that it agreed on, or by why it failed.

@@ -1,6 +1,6 @@
 //! Several listeners of one gateway.
 
-use plugin::{Health, ListenSetting};
+use plugin::{ExpectedHttp, Expects, Health, ListenSetting};
 
 use super::*;
 
@@ -65,6 +65,7 @@ async fn a_busy_port_fails_the_start_and_names_listener_and_address() {
         pointer: pointer.to_owned(),
         name: name.to_owned(),
         address,
+        expects: Expects { proxies: None, http: Some(ExpectedHttp { tls: false, http1: true }) },
     };
     let free = setting("/listeners/0/address", "free", "127.0.0.1:0".parse().unwrap());
     assert_eq!(prepared.listens(), [free, setting("/listeners/1/address", "web", addr)]);

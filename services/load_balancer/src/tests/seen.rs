@@ -121,6 +121,30 @@ async fn requests_to_backends_are_counted_under_the_name_of_the_listener() {
 }
 
 #[tokio::test]
+async fn members_are_counted_and_logged_under_their_ids_whatever_their_addresses_are() {
+    let (a, b) = (named("a").await, named("b").await);
+    let gateway = |id: &str, server: &Upstream, phase| member(id, "edge", phase, &[("web", server.addr)]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let listeners = json!([http(json!({"service": "edge", "listener": "web"}), json!({}))]);
+    let settings = json!({"access_log": {"to": path}});
+    let members = vec![gateway("gateway-1", &a, Phase::Ready)];
+    let running = Running::with_settings(listeners, settings, members).await;
+    requests::get(&running).await;
+    let names = || -> Vec<_> {
+        let all = running.context.mesh.upstream_series();
+        let of_listener = all.into_iter().filter(|series| series.name == "main");
+        of_listener.flat_map(|series| series.members).map(|member| member.name).collect()
+    };
+    assert_eq!(lines(&path, 1).await[0]["member"], "gateway-1");
+    assert_eq!(names(), ["gateway-1"]);
+    // It drains, and another one comes.
+    let members = vec![gateway("gateway-1", &a, Phase::Draining), gateway("gateway-2", &b, Phase::Ready)];
+    running.views.send_replace(view(members));
+    eventually("the series of the one that leaves is gone", async || names() == ["gateway-2"]).await;
+}
+
+#[tokio::test]
 async fn a_listener_in_tcp_mode_has_no_counts_of_http() {
     let a = Backend::greeting("a").await;
     let running = Running::over(&[&a], json!({})).await;
