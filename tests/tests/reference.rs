@@ -102,7 +102,10 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     })
     .await?;
     let types = [
-        ("Listeners of a gateway and of a load balancer", &["coterie_tls_", "coterie_accept_"][..]),
+        (
+            "Listeners of a gateway and of a load balancer",
+            &["coterie_tls_", "coterie_accept_", "coterie_connections_"][..],
+        ),
         ("api_gateway", &["coterie_gateway_"]),
         ("load_balancer", &["coterie_balancer_"]),
         ("searcher", &["coterie_searcher_"]),

@@ -113,6 +113,7 @@ mod buffer;
 pub mod cache;
 pub mod check;
 mod claim;
+mod client;
 pub mod client_addr;
 pub mod conformance;
 mod context;
@@ -163,6 +164,7 @@ use types::{Reason, ReasonCode, ServiceType, Sharding, Target};
 
 pub use buffer::Buffer;
 pub use claim::{Claim, ClaimLost, Duty};
+pub use client::{ClientGuard, ClientKey, Clients};
 pub use context::{Context, Endpoints, Exposure};
 pub use cores::CoreListener;
 pub use counted_body::CountedBody;
@@ -183,7 +185,7 @@ pub use registry::{Registry, RegistryError};
 pub use replicated::{Replicated, StateMachine};
 pub use serve::{
     AcceptLimits, Asked, DrainingListener, InFlight, InFlightGuard, ListenerMeters, OnRefused, Peer,
-    Protocols, RefusalReason, RefusedHead, ServeLimits, Stop, accept, serve,
+    PerClient, Protocols, RefusalReason, RefusedHead, ServeLimits, Stop, accept, serve,
 };
 pub use server_ca::server_ca_warning;
 pub use settings::{

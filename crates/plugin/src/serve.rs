@@ -19,6 +19,7 @@ mod in_flight;
 mod link;
 mod malformed;
 mod meters;
+mod per_client;
 mod progress;
 mod refusal;
 mod refused;
@@ -40,16 +41,18 @@ use tokio::net::TcpListener;
 use tower::Service;
 use types::NodeId;
 
-use accept::{Acceptor, accept_on};
+use accept::{Acceptor, accept_on, name};
 use connection::connection;
+use per_client::Accepted;
 
-use crate::Tls;
+use crate::{Clients, Tls};
 
 pub use accept::{AcceptLimits, Stop, accept};
 pub use asked::Asked;
 pub use draining::DrainingListener;
 pub use in_flight::{InFlight, InFlightGuard};
 pub use meters::ListenerMeters;
+pub use per_client::PerClient;
 pub use refusal::{OnRefused, RefusalReason, RefusedHead};
 
 /// Limits of a listener.
@@ -66,6 +69,10 @@ pub struct ServeLimits {
     /// How many connections are open at most. For one more, the connection that has been idle longest is closed; if none is
     /// idle, it waits.
     pub connections: usize,
+    /// The setting that says so, which the log names when the limit is reached.
+    pub connections_setting: Option<&'static str>,
+    /// How many of them one client may have; no limit unless given. Those that were opened without one do not count.
+    pub per_client: Option<PerClient>,
     /// How long running requests may continue after the stop.
     pub grace: Duration,
     /// How many header fields a request may have.
@@ -83,6 +90,8 @@ impl Default for ServeLimits {
             keep_alive: Duration::from_secs(20),
             send_timeout: Duration::from_secs(60),
             connections: 10_000,
+            connections_setting: None,
+            per_client: None,
             grace: Duration::from_secs(10),
             fields: DEFAULT_FIELDS,
             head_size: 32 * 1024,
@@ -137,6 +146,8 @@ impl Default for Protocols {
 struct Shared {
     limits: ServeLimits,
     protocols: Protocols,
+    /// Those of the listener: the same whatever its settings become.
+    clients: Clients,
 }
 
 /// What the next connections of a listener share. Cheap to clone; clones are the same.
@@ -171,7 +182,7 @@ async fn serve_with<S>(
     S::Future: Send,
 {
     let next = Next::new(limits, protocols);
-    let acceptor = next.acceptor(1);
+    let acceptor = next.acceptor(name(&listener), 1);
     serve_on(0, listener, service, stop, acceptor, next).await;
 }
 
@@ -187,15 +198,16 @@ async fn serve_on<S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    accept_on(core, listener, stop, acceptor, move |stream, peer, stopping, slot| {
-        connection(stream, peer, service.clone(), next.shared(), stopping, slot)
+    let admit = move |peer| Accepted::new(peer, next.shared()).ok();
+    accept_on(core, listener, stop, acceptor, admit, move |stream, accepted, stopping, slot| {
+        connection(stream, accepted, service.clone(), stopping, slot)
     })
     .await;
 }
 
 impl Shared {
     fn new(limits: ServeLimits, protocols: Protocols) -> Arc<Self> {
-        Arc::new(Self { limits, protocols })
+        Arc::new(Self { limits, protocols, clients: Clients::default() })
     }
 }
 
@@ -210,15 +222,20 @@ impl Next {
 
     /// Connections that are open keep what they have.
     fn replace(&self, limits: ServeLimits, protocols: Protocols) {
-        self.0.store(Shared::new(limits, protocols));
+        let clients = self.shared().clients.clone();
+        self.0.store(Arc::new(Shared { limits, protocols, clients }));
     }
 
     /// What accepts connections on this number of cores.
-    fn acceptor(&self, cores: usize) -> Acceptor {
+    fn acceptor(&self, listener: String, cores: usize) -> Acceptor {
         let shared = self.shared();
-        let Shared { limits, protocols } = &*shared;
-        let accepting = AcceptLimits { connections: limits.connections, grace: limits.grace };
-        Acceptor::new(accepting, cores, protocols.meters.clone())
+        let Shared { limits, protocols, .. } = &*shared;
+        let accepting = AcceptLimits {
+            connections: limits.connections,
+            grace: limits.grace,
+            setting: limits.connections_setting,
+        };
+        Acceptor::new(listener, accepting, cores, protocols.meters.clone())
     }
 }
 

@@ -21,7 +21,7 @@ async fn without_descriptors_accepting_pauses_and_goes_on_once_there_are_some() 
     setrlimit(Resource::Nofile, Rlimit { current: Some(DESCRIPTORS), maximum }).unwrap();
     let listener = cx.listen_on_cores("bytes", "tcp", "127.0.0.1:0".parse().unwrap()).unwrap();
     let (address, meters): (SocketAddr, _) = (listener.address(), ListenerMeters::default());
-    let limits = AcceptLimits { connections: 100, grace: Duration::from_secs(1) };
+    let limits = AcceptLimits { connections: 100, grace: Duration::from_secs(1), setting: None };
     let counted = meters.clone();
     let connection = |mut stream: tokio::net::TcpStream, _, _| async move {
         while let Ok(byte) = stream.read_u8().await {

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use ipnet::IpNet;
 use plugin::access_log::AccessLog;
 use plugin::{
-    Context, CoreListener, DrainingListener, Health, InFlight, ListenerMeters, OnRefused, Protocols,
-    ServeLimits, ServiceError, Tls,
+    Context, CoreListener, DrainingListener, Health, InFlight, ListenerMeters, OnRefused, PerClient,
+    Protocols, ServeLimits, ServiceError, Tls,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -164,6 +164,10 @@ fn served_with(
         keep_alive: plan.keep_alive,
         send_timeout: plan.send_timeout,
         connections: plan.max_connections,
+        connections_setting: Some("max_connections"),
+        per_client: plan
+            .max_connections_per_client
+            .map(|connections| PerClient { connections, exempt: plan.trust.clone() }),
         grace: GRACE,
         node: Some(cx.node.clone()),
         ..ServeLimits::of_service_listener()

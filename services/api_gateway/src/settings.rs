@@ -99,6 +99,11 @@ pub struct Settings {
     /// The largest number of client connections of each listener. For one more, the connection that has been idle longest is
     /// closed; if none is idle, the new one waits. Default: 10000.
     pub max_connections: Count,
+    /// The largest number of connections of each listener that one client address (IPv6: one /64 network) may have; further
+    /// ones are closed at once. The proxies in `trust` have no such limit, as they bring many clients; behind the PROXY protocol
+    /// the client is the one in its header. Connections that were opened while there was no limit do not count.
+    /// No limit unless given.
+    pub max_connections_per_client: Option<Count>,
     /// The trusted proxies in front of the gateway, as addresses or networks: `[10.0.0.0/8]`. Their `Forwarded`,
     /// `X-Forwarded-*` and `X-Request-Id` headers are kept and extended; those of any other client are replaced. The client is
     /// the rightmost address in `X-Forwarded-For`, or else in `Forwarded`, that is not in this list. A `Forwarded` that does not
@@ -154,6 +159,7 @@ impl Default for Settings {
             keep_alive: DurationIn::of_millis::<60_000>(),
             send_timeout: DurationIn::of_millis::<60_000>(),
             max_connections: NumberIn::of::<10_000>(),
+            max_connections_per_client: None,
             trust: Vec::new(),
             hosts: Hosts::default(),
             access_log: None,
@@ -192,6 +198,7 @@ impl Settings {
             keep_alive: self.keep_alive.get(),
             send_timeout: self.send_timeout.get(),
             max_connections: self.max_connections.as_usize(),
+            max_connections_per_client: self.max_connections_per_client,
         };
         let listeners = listener::plan(&self.listen, &self.listeners, &defaults, &mut mistakes);
         if !mistakes.is_empty() {

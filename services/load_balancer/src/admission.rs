@@ -7,9 +7,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::{ClientGuard, ClientKey, Clients};
 use crate::plan::LimitsPlan;
 use crate::refusal::Refusal;
+use plugin::{ClientGuard, ClientKey, Clients};
 
 /// The connections of a listener.
 #[derive(Debug)]

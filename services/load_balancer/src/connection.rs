@@ -16,13 +16,13 @@ use tracing::debug;
 
 use crate::access_log::Entry;
 use crate::admission::Permit;
-use crate::client::{ClientGuard, ClientKey};
 use crate::hello::{self, HelloError};
 use crate::listener::Listener;
 use crate::plan::Forward;
 use crate::pool::{Lease, Pool};
 use crate::refusal::Refusal;
 use crate::relay::{End, relay, reset};
+use plugin::{ClientGuard, ClientKey};
 
 /// How long a connection may take to say what it is: a PROXY protocol header and a TLS hello, counted from its begin.
 const INTRODUCTION: Duration = Duration::from_secs(5);

@@ -37,10 +37,10 @@ use types::{ErrorKind, Problem, api};
 use self::exchange::Exchange;
 use self::front::Front;
 pub(crate) use self::urls::Urls;
-use crate::client::ClientKey;
 use crate::listener::{Lasting, Listener, Live};
 use crate::refusal::Refusal;
 use crate::settings::Balance;
+use plugin::ClientKey;
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
 
@@ -86,7 +86,7 @@ pub(crate) fn served_with(
     accepting: AcceptLimits,
     (http1, http2): (bool, bool),
 ) -> (ServeLimits, Protocols) {
-    let AcceptLimits { connections, grace } = accepting;
+    let AcceptLimits { connections, grace, setting: connections_setting } = accepting;
     let node = Some(cx.node.clone());
     let now = live.load();
     let usual = ServeLimits::of_service_listener();
@@ -96,7 +96,7 @@ pub(crate) fn served_with(
         }
         None => usual,
     };
-    let limits = ServeLimits { connections, grace, node, ..usual };
+    let limits = ServeLimits { connections, connections_setting, grace, node, ..usual };
     let Lasting { meters, tls, .. } = now.lasting.clone();
     let (meters, proxies) = (meters.accepting.clone(), now.trust.clone());
     let on_refused = on_refused(Arc::clone(live));

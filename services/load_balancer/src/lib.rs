@@ -86,7 +86,6 @@ mod admission;
 mod backend;
 mod balancer;
 mod choose;
-mod client;
 mod connection;
 mod eject;
 mod hello;

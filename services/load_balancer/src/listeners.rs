@@ -75,7 +75,7 @@ impl Running {
         let OpenListener { plan, socket, tls } = opened;
         let (wanted, address) = (plan.address, socket.address());
         let protocols = plan.http.as_ref().map(|http| (http.http1, http.http2));
-        let accepting = AcceptLimits { connections: most(&plan.limits), grace: GRACE };
+        let accepting = accepting(&plan.limits);
         let lasting = Lasting {
             admission: Arc::new(Admission::new(plan.limits.clone())),
             meters: Arc::new(ListenerMeters::default()),
@@ -109,7 +109,7 @@ impl Running {
         self.protocols = plan.http.as_ref().map(|http| (http.http1, http.http2));
         let before = self.live.load_full();
         before.lasting.admission.change(plan.limits.clone());
-        let accepting = AcceptLimits { connections: most(&plan.limits), grace: GRACE };
+        let accepting = accepting(&plan.limits);
         if let Some(tls) = &tls {
             tls.rename(&plan.name);
         }
@@ -142,6 +142,11 @@ impl Running {
 
 /// Longer than a role may drain.
 const LONG: Duration = Duration::from_secs(365 * 86_400);
+
+/// How connections are accepted.
+fn accepting(limits: &LimitsPlan) -> AcceptLimits {
+    AcceptLimits { connections: most(limits), grace: GRACE, setting: Some("limits.connections") }
+}
 
 /// The most connections that are open at once.
 fn most(limits: &LimitsPlan) -> usize {

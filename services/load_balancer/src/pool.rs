@@ -18,11 +18,11 @@ use types::NodeId;
 use crate::admission::Wait;
 use crate::backend::{Slot, Standing, Wanted, reconcile};
 use crate::choose::{Candidate, Chooser};
-use crate::client::ClientKey;
 use crate::http::Urls;
 use crate::plan::{Forward, TargetPlan};
 use crate::refusal::Refusal;
 use lease::Waiting;
+use plugin::ClientKey;
 
 pub(crate) use lease::Lease;
 

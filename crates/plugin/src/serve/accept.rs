@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -18,7 +18,9 @@ use super::slots::{Slot, Slots, Stopped};
 /// The pause after the system failed to accept a connection, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often such failures are logged at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
+const FAILURES: Duration = Duration::from_secs(1);
+/// How often it is logged at most that new connections wait, because there are as many as there may be.
+const FULL: Duration = Duration::from_secs(10);
 /// How long an idle connection may take to close for a new one before others have to: a client far away responds within this.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How often emptying a queue is tried again after such a failure.
@@ -63,6 +65,8 @@ pub struct AcceptLimits {
     pub connections: usize,
     /// How long open connections may continue after `serving` was cancelled. Then they are aborted.
     pub grace: Duration,
+    /// The setting that limits the connections, which the log names when the limit is reached.
+    pub setting: Option<&'static str>,
 }
 
 /// What the cores of a listener share to accept connections. Cheap to clone.
@@ -70,19 +74,29 @@ pub struct AcceptLimits {
 pub(super) struct Acceptor {
     pub(super) slots: Arc<Slots>,
     pub(super) meters: ListenerMeters,
+    pub(super) log: Arc<Log>,
     grace: Duration,
-    log: Arc<Log>,
 }
 
-/// When a failure to accept was logged last, on any core.
+/// What the log is told about a listener, on any core.
+#[derive(Debug)]
+pub(super) struct Log {
+    listener: Mutex<String>,
+    setting: Option<&'static str>,
+    failures: Seldom,
+    full: Seldom,
+}
+
+/// When something was logged last.
 #[derive(Debug, Default)]
-struct Log(Mutex<Option<Instant>>);
+struct Seldom(Mutex<Option<Instant>>);
 
 impl Acceptor {
     /// No connections on any of the cores.
-    pub(super) fn new(limits: AcceptLimits, cores: usize, meters: ListenerMeters) -> Self {
-        let slots = Slots::new(limits.connections, cores);
-        Self { slots, meters, grace: limits.grace, log: Arc::default() }
+    pub(super) fn new(listener: String, limits: AcceptLimits, cores: usize, meters: ListenerMeters) -> Self {
+        let AcceptLimits { connections, grace, setting } = limits;
+        let slots = Slots::new(connections, cores);
+        Self { slots, meters, log: Arc::new(Log::new(listener, setting)), grace }
     }
 }
 
@@ -97,8 +111,13 @@ pub async fn accept<C>(
 ) where
     C: Future<Output = ()> + Send + 'static,
 {
-    let acceptor = Acceptor::new(limits, 1, ListenerMeters::default());
-    accept_on(0, listener, stop, acceptor, holding(connection)).await;
+    let acceptor = Acceptor::new(name(&listener), limits, 1, ListenerMeters::default());
+    accept_on(0, listener, stop, acceptor, Some, holding(connection)).await;
+}
+
+/// What the log calls a listener that has no name.
+pub(super) fn name(listener: &TcpListener) -> String {
+    listener.local_addr().map_or_else(|_closed| "unknown".to_owned(), |address| address.to_string())
 }
 
 /// The connections of any protocol, each with its slot.
@@ -118,16 +137,19 @@ where
 }
 
 /// The same on one core of a listener. Connections that the system has accepted by the time of the stop are served as well.
-pub(super) async fn accept_on<C>(
+///
+/// `admit` decides whether a connection may come in, before it takes the place of another one. If not, it is closed.
+pub(super) async fn accept_on<A, C>(
     core: usize,
     listener: TcpListener,
     stop: Stop,
     acceptor: Acceptor,
-    mut connection: impl FnMut(TcpStream, SocketAddr, CancellationToken, Slot) -> C,
+    admit: impl Fn(SocketAddr) -> Option<A>,
+    mut connection: impl FnMut(TcpStream, A, CancellationToken, Slot) -> C,
 ) where
     C: Future<Output = ()> + Send + 'static,
 {
-    let Acceptor { slots, meters, grace, log } = acceptor;
+    let Acceptor { slots, meters, log, grace } = acceptor;
     let mut connections = JoinSet::new();
     // Of this core alone, so that its connections share no lock with those of others.
     let serving = stop.serving.child_token();
@@ -139,12 +161,17 @@ pub(super) async fn accept_on<C>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     meters.accepted();
+                    let Some(admitted) = admit(peer) else { continue };
+                    let full = |limit| {
+                        meters.waited();
+                        log.full(limit);
+                    };
                     let slot = tokio::select! {
                         biased;
                         () = stop.begun() => slots.enter_last(core),
-                        slot = slots.entered(core, PATIENCE) => slot,
+                        slot = slots.entered(core, PATIENCE, full) => slot,
                     };
-                    connections.spawn(connection(stream, peer, serving.clone(), slot));
+                    connections.spawn(connection(stream, admitted, serving.clone(), slot));
                 }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
@@ -159,7 +186,9 @@ pub(super) async fn accept_on<C>(
     let late = CancellationToken::new();
     empty(listener, |stream, peer| {
         meters.accepted();
-        connections.spawn(connection(stream, peer, late.clone(), slots.enter_last(core)));
+        if let Some(admitted) = admit(peer) {
+            connections.spawn(connection(stream, admitted, late.clone(), slots.enter_last(core)));
+        }
     })
     .await;
     loop {
@@ -260,11 +289,66 @@ fn ended(end: Result<(), JoinError>) {
 }
 
 impl Log {
+    fn new(listener: String, setting: Option<&'static str>) -> Self {
+        let (failures, full) = (Seldom::default(), Seldom::default());
+        Self { listener: Mutex::new(listener), setting, failures, full }
+    }
+
+    /// Changes the name of the listener.
+    pub(super) fn rename(&self, listener: &str) {
+        listener.clone_into(&mut locked(&self.listener));
+    }
+
+    /// The name of the listener.
+    pub(super) fn listener(&self) -> String {
+        locked(&self.listener).clone()
+    }
+
     fn failed(&self, error: &io::Error) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
-            *last = Some(Instant::now());
+        if self.failures.is_due(FAILURES) {
             warn!(%error, "could not accept a connection");
         }
+    }
+
+    /// New connections wait: as many as `limit` are open, and none is idle.
+    fn full(&self, limit: usize) {
+        if self.full.is_due(FULL) {
+            let (listener, setting) = (self.listener(), self.setting);
+            warn!(listener, limit, setting, "all connections that may be open are busy: new ones wait");
+        }
+    }
+}
+
+impl Seldom {
+    /// Whether the last time is at least `interval` ago. Then this is one.
+    fn is_due(&self, interval: Duration) -> bool {
+        let mut last = locked(&self.0);
+        let is_due = last.is_none_or(|last| last.elapsed() >= interval);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_happens_often_is_logged_seldom() {
+        let seldom = Seldom::default();
+        let mut logged = Vec::new();
+        for second in 0..25 {
+            if seldom.is_due(FULL) {
+                logged.push(second);
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(logged, [0, 10, 20]);
     }
 }

@@ -22,6 +22,7 @@ use super::answer::{named, raw_problem, write_refusal};
 use super::first_bytes::{self, Begins, Rewound};
 use super::http1::http1;
 use super::link::Tcp;
+use super::per_client::Accepted;
 use super::refusal::{RefusalReason, RefusedHead};
 use super::slots::{Activity, Slot};
 use super::{Peer, ServeLimits, Shared, http2, refused};
@@ -59,9 +60,8 @@ impl Client {
 /// Serves one connection until it ends, or until its client goes away before it has its answer.
 pub(super) async fn connection<S>(
     stream: TcpStream,
-    peer: SocketAddr,
+    accepted: Accepted,
     service: S,
-    shared: Arc<Shared>,
     stopping: CancellationToken,
     slot: Slot,
 ) where
@@ -69,13 +69,18 @@ pub(super) async fn connection<S>(
     S::Future: Send,
 {
     let activity = slot.activity();
+    let Accepted { mut peer, shared, client: mut _entered } = accepted;
     let due = Instant::now() + shared.limits.head_timeout;
-    let (mut stream, mut peer) = (stream, peer);
+    let mut stream = stream;
     if let Some(proxies) = &shared.protocols.proxies {
         let receiving = Box::pin(proxy_protocol::receive(&mut stream, peer, proxies));
         match stopping.run_until_cancelled(receiving).await {
             None => return,
-            Some(Ok(proxied)) => peer = proxied.map_or(peer, |proxied| proxied.source),
+            Some(Ok(proxied)) => {
+                peer = proxied.map_or(peer, |proxied| proxied.source);
+                let Ok(entered) = shared.enter(peer) else { return };
+                _entered = entered;
+            }
             Some(Err(error)) => {
                 shared.protocols.meters.refused(RefusalReason::ProxyProtocol);
                 shared.protocols.meters.log_proxy_refusal(&shared.protocols.name, peer, &error);

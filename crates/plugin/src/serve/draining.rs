@@ -19,7 +19,7 @@ use tower::Service;
 use tracing::{info, warn};
 use types::ReasonCode;
 
-use super::accept::{AcceptLimits, Acceptor, Stop, accept_on, holding};
+use super::accept::{AcceptLimits, Acceptor, Log, Stop, accept_on, holding};
 use super::drain_order::{DrainOrder, Draining, Step};
 use super::in_flight::InFlight;
 use super::slots::Slots;
@@ -51,7 +51,7 @@ const QUIET: Duration = Duration::from_millis(30);
 ///     let address = "127.0.0.1:0".parse().expect("an address");
 ///     let listener = cx.listen_on_cores("echo", "tcp", address)?;
 ///     let in_flight = InFlight::default();
-///     let limits = AcceptLimits { connections: 100, grace: std::time::Duration::from_secs(1) };
+///     let limits = AcceptLimits { connections: 100, grace: std::time::Duration::from_secs(1), setting: None };
 ///     let counted = in_flight.clone();
 ///     let connection = move |mut stream: tokio::net::TcpStream, _peer, stopping: tokio_util::sync::CancellationToken| {
 ///         let in_flight = counted.clone();
@@ -97,13 +97,14 @@ const QUIET: Duration = Duration::from_millis(30);
 /// ```
 #[derive(Debug)]
 pub struct DrainingListener {
-    name: Mutex<String>,
     in_flight: InFlight,
     /// For HTTP.
     next: Option<Next>,
     /// Ends the task that reads the certificates again.
     certificates: Mutex<CancellationToken>,
     slots: Arc<Slots>,
+    /// It has the name.
+    log: Arc<Log>,
     order: DrainOrder,
     stop: Stop,
     /// Cancelled once one core has ended to serve the listener.
@@ -128,8 +129,8 @@ impl DrainingListener {
         S::Future: Send,
     {
         let next = Next::new(limits, Protocols::default());
-        let acceptor = next.acceptor(1);
-        let this = Self::new(cx, name.to_owned(), in_flight, &acceptor, DrainOrder::AT_ONCE);
+        let acceptor = next.acceptor(name.to_owned(), 1);
+        let this = Self::new(cx, in_flight, &acceptor, DrainOrder::AT_ONCE);
         let serving = serve_on(0, listener, service, this.stop.clone(), acceptor, next);
         let guards = (this.ended.clone().drop_guard(), this.closed.clone().drop_guard());
         cx.tasks.spawn(name, async move {
@@ -158,8 +159,8 @@ impl DrainingListener {
         let tls = protocols.tls.clone();
         let next = Next::new(limits, protocols);
         let sockets = listener.into_sockets();
-        let acceptor = next.acceptor(sockets.len());
-        let mut this = Self::new(cx, name.to_owned(), in_flight, &acceptor, DrainOrder::ANNOUNCED);
+        let acceptor = next.acceptor(name.to_owned(), sockets.len());
+        let mut this = Self::new(cx, in_flight, &acceptor, DrainOrder::ANNOUNCED);
         this.next = Some(next.clone());
         this.watch(cx, tls);
         let stop = this.stop.clone();
@@ -188,7 +189,7 @@ impl DrainingListener {
 
     /// Changes the name of a listener for any protocol, and how many connections are open at most. Open ones stay.
     pub fn rename(&self, name: &str, connections: usize) {
-        name.clone_into(&mut locked(&self.name));
+        self.log.rename(name);
         self.slots.resize(connections);
     }
 
@@ -210,7 +211,7 @@ impl DrainingListener {
     }
 
     fn name(&self) -> String {
-        locked(&self.name).clone()
+        self.log.listener()
     }
 
     /// Serves any other protocol like [`accept`](super::accept()) on the cores. The connections must count their requests in
@@ -228,21 +229,21 @@ impl DrainingListener {
         C: Future<Output = ()> + Send + 'static,
     {
         let sockets = listener.into_sockets();
-        let acceptor = Acceptor::new(limits, sockets.len(), meters);
-        let this = Self::new(cx, name.to_owned(), in_flight, &acceptor, DrainOrder::ANNOUNCED);
+        let acceptor = Acceptor::new(name.to_owned(), limits, sockets.len(), meters);
+        let this = Self::new(cx, in_flight, &acceptor, DrainOrder::ANNOUNCED);
         let stop = this.stop.clone();
         this.run_on_cores(cx, name, sockets, move |core, listener| {
-            accept_on(core, listener, stop, acceptor, holding(connection))
+            accept_on(core, listener, stop, acceptor, Some, holding(connection))
         });
         this
     }
 
-    fn new(cx: &Context, name: String, in_flight: InFlight, acceptor: &Acceptor, order: DrainOrder) -> Self {
-        let slots = Arc::clone(&acceptor.slots);
+    fn new(cx: &Context, in_flight: InFlight, acceptor: &Acceptor, order: DrainOrder) -> Self {
+        let (slots, log) = (Arc::clone(&acceptor.slots), Arc::clone(&acceptor.log));
         let stop = Stop { accepting: CancellationToken::new(), serving: cx.shutdown.child_token() };
         let (ended, closed) = (CancellationToken::new(), CancellationToken::new());
-        let (name, certificates) = (Mutex::new(name), Mutex::default());
-        Self { name, in_flight, next: None, certificates, slots, order, stop, ended, closed }
+        let certificates = Mutex::default();
+        Self { in_flight, next: None, certificates, slots, log, order, stop, ended, closed }
     }
 
     /// Serves each socket on its core, in tasks of this name. If they are aborted, so are the connections.

@@ -31,6 +31,7 @@ struct Counts {
     accept_pauses: AtomicU64,
     /// Of connections that are refused for their headers of the PROXY protocol.
     proxy_log: LogLimit,
+    waits: AtomicU64,
 }
 
 /// The protocol of a connection.
@@ -51,6 +52,9 @@ pub(super) struct Open {
 }
 
 impl ListenerMeters {
+    /// What the metric `connections_waited` counts.
+    pub const WAITED: &'static str = "Connections that waited because their listener had as many as it may have and none was idle, by listener";
+
     /// Registers the metrics of listeners, each with the label `listener`. `listeners` returns those that there are now, when
     /// the metrics are read.
     pub fn register(
@@ -70,6 +74,7 @@ impl ListenerMeters {
         each(metrics, "connections", help, |counts| load(&counts.connections));
         let help = "Pauses because the system could not accept a connection, by listener";
         each(&common, "accept_paused", help, |counts| load(&counts.accept_pauses));
+        each(&common, "connections_waited", Self::WAITED, |counts| load(&counts.waits));
         let all = Arc::clone(&listeners);
         let help = "Requests and connections that were refused, by listener and reason";
         metrics.observable_counters("refused", help, move || {
@@ -207,6 +212,15 @@ impl ListenerMeters {
 
     pub(super) fn accept_paused(&self) {
         self.0.accept_pauses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections waited because there were as many as there may be, and none was idle.
+    pub fn waits(&self) -> u64 {
+        load(&self.0.waits)
+    }
+
+    pub(super) fn waited(&self) {
+        self.0.waits.fetch_add(1, Ordering::Relaxed);
     }
 
     fn open(&self, spoken: Spoken) -> &AtomicU64 {

@@ -42,11 +42,13 @@ pub enum RefusalReason {
     Flood,
     /// Its connection did not begin with an acceptable header of the PROXY protocol.
     ProxyProtocol,
+    /// Its client has as many connections as it may have.
+    PerClient,
 }
 
 impl RefusalReason {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Smuggling,
         Self::Host,
         Self::Path,
@@ -60,6 +62,7 @@ impl RefusalReason {
         Self::Timeout,
         Self::Flood,
         Self::ProxyProtocol,
+        Self::PerClient,
     ];
 
     /// The reason as a label.
@@ -78,6 +81,7 @@ impl RefusalReason {
             Self::Timeout => "timeout",
             Self::Flood => "flood",
             Self::ProxyProtocol => "proxy_protocol",
+            Self::PerClient => "per_client",
         }
     }
 

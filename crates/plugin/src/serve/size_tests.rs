@@ -13,6 +13,7 @@ use super::connection::{Client, encrypted};
 use super::first_bytes::Rewound;
 use super::http1::{http1, with_refusals};
 use super::link::Tcp;
+use super::per_client::Accepted;
 use super::progress::Progress;
 use super::slots::Slots;
 use super::*;
@@ -32,7 +33,8 @@ async fn the_tasks_of_a_connection_are_small() {
     let slot = Slots::new(1, 1).enter(0).expect("there is room");
     let (peer, activity) = (stream.peer_addr().unwrap(), slot.activity());
     let stop = CancellationToken::new();
-    let whole = size_of_val(&connection(stream, peer, service(), Arc::clone(&shared), stop.clone(), slot));
+    let accepted = Accepted { peer, shared: Arc::clone(&shared), client: None };
+    let whole = size_of_val(&connection(stream, accepted, service(), stop.clone(), slot));
     let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
     let due = Instant::now();
     let tls =

@@ -166,19 +166,33 @@ impl Slots {
     }
 
     /// A place for a connection of a core. While there is none, an idle connection is closed, the earliest-idle one; if none
-    /// is idle, this waits for the end of one. `patience` is how long a connection may take to go before others have to.
-    pub(super) async fn entered(self: &Arc<Self>, core: usize, patience: Duration) -> Slot {
+    /// is idle, this waits for the end of one, which it reports to `full` once. `patience` is how long a connection may take to
+    /// go before others have to.
+    pub(super) async fn entered(
+        self: &Arc<Self>,
+        core: usize,
+        patience: Duration,
+        full: impl FnOnce(usize),
+    ) -> Slot {
         if let Some(slot) = self.enter(core) {
             return slot;
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waits = Newcomer(self);
+        let mut full = Some(full);
         loop {
             if let Some(slot) = self.enter(core) {
                 return slot;
             }
             // While none is idle, the end of one is what counts: all of them are looked at less often.
-            let look = if self.make_enough_room(patience) { OFTEN } else { SELDOM };
+            let look = if self.make_enough_room(patience) {
+                OFTEN
+            } else {
+                if let Some(full) = full.take() {
+                    full(self.limit.load(Ordering::Relaxed));
+                }
+                SELDOM
+            };
             // Another core may be woken in place of this one.
             let _ = tokio::time::timeout(look, self.freed.notified()).await;
         }

@@ -71,6 +71,10 @@ pub struct Listener {
     /// The largest number of client connections of this listener. That in `max_connections` of the gateway unless given.
     #[serde(default)]
     pub max_connections: Option<Count>,
+    /// The largest number of connections of this listener that one client address may have. That in `max_connections_per_client`
+    /// of the gateway unless given.
+    #[serde(default)]
+    pub max_connections_per_client: Option<Count>,
     /// A path for readiness checks of a load balancer, such as `/ready`: it answers 200, and 503 as soon as the gateway
     /// begins to drain. No route and no service is reached under this path. There is none unless given.
     #[serde(default)]
@@ -107,6 +111,8 @@ pub(crate) struct ListenerPlan {
     pub(crate) keep_alive: Duration,
     pub(crate) send_timeout: Duration,
     pub(crate) max_connections: usize,
+    /// No limit unless given.
+    pub(crate) max_connections_per_client: Option<u32>,
     pub(crate) ready: Option<String>,
     /// Whether each connection begins with a header of the PROXY protocol.
     pub(crate) proxy_protocol: bool,
@@ -158,6 +164,7 @@ pub(super) struct Defaults {
     pub(super) keep_alive: Duration,
     pub(super) send_timeout: Duration,
     pub(super) max_connections: usize,
+    pub(super) max_connections_per_client: Option<Count>,
 }
 
 /// The listeners, either the one of `listen` or those of `listeners`.
@@ -216,13 +223,20 @@ pub(super) fn plan(
 fn only(address: SocketAddr, defaults: &Defaults) -> ListenerPlan {
     ListenerPlan {
         place: None,
-        inherits: vec!["trust", "keep_alive", "send_timeout", "max_connections"],
+        inherits: vec![
+            "trust",
+            "keep_alive",
+            "send_timeout",
+            "max_connections",
+            "max_connections_per_client",
+        ],
         name: ONLY.to_owned(),
         address,
         trust: defaults.trust.clone(),
         keep_alive: defaults.keep_alive,
         send_timeout: defaults.send_timeout,
         max_connections: defaults.max_connections,
+        max_connections_per_client: defaults.max_connections_per_client.map(small),
         ready: None,
         proxy_protocol: false,
         certificates: Vec::new(),
@@ -291,11 +305,13 @@ impl Listener {
             None => Vec::new(),
         };
         let client_auth = self.tls.as_ref().and_then(|tls| tls.client_auth(&pointer("tls"), mistakes));
+        let per_client = self.max_connections_per_client;
         let inherited = [
             ("trust", self.trust.is_none()),
             ("keep_alive", self.keep_alive.is_none()),
             ("send_timeout", self.send_timeout.is_none()),
             ("max_connections", self.max_connections.is_none()),
+            ("max_connections_per_client", per_client.is_none()),
         ];
         Some(ListenerPlan {
             place: Some(at),
@@ -306,6 +322,7 @@ impl Listener {
             keep_alive: self.keep_alive.map_or(defaults.keep_alive, Limit::get),
             send_timeout: self.send_timeout.map_or(defaults.send_timeout, Limit::get),
             max_connections: self.max_connections.map_or(defaults.max_connections, Count::as_usize),
+            max_connections_per_client: per_client.or(defaults.max_connections_per_client).map(small),
             ready: self.ready.clone(),
             proxy_protocol: self.proxy_protocol,
             certificates,
@@ -314,6 +331,10 @@ impl Listener {
             http2: self.protocols.contains(&HttpProtocol::Http2),
         })
     }
+}
+
+fn small(count: Count) -> u32 {
+    u32::try_from(count.get()).unwrap_or(u32::MAX)
 }
 
 fn is_name(text: &str) -> bool {

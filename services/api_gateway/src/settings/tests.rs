@@ -74,6 +74,7 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
         "websocket_timeout": "never",
         "wait": "soon",
         "max_connections": 0,
+        "max_connections_per_client": 0,
         "trust": ["10.0.0.7", "10.0.0.0/33", "proxy"],
     }));
     let places: Vec<_> = found.iter().map(|(pointer, _)| pointer.as_str()).collect();
@@ -83,6 +84,7 @@ fn all_mistakes_are_reported_at_once_each_with_its_place() {
             "/connect_timeout",
             "/keep_alive",
             "/max_connections",
+            "/max_connections_per_client",
             "/min_rate",
             "/routes/3/max_in_flight",
             "/routes/4/timeouts/websocket",

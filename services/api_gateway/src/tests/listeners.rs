@@ -174,6 +174,52 @@ async fn a_proxy_in_front_names_the_client_in_a_header_of_the_proxy_protocol() {
 }
 
 #[tokio::test]
+async fn a_client_has_a_limit_of_connections_on_each_listener_unless_it_is_a_trusted_proxy() {
+    let listeners = named(&[
+        ("web", json!({})),
+        ("more", json!({"max_connections_per_client": 2})),
+        ("trusting", json!({"trust": ["127.0.0.1"]})),
+        ("proxied", json!({"proxy_protocol": true, "trust": ["127.0.0.1"]})),
+    ]);
+    let settings = |more: Value| {
+        let mut settings =
+            json!({"listeners": listeners, "routes": [{"prefix": "/", "answer": {"body": "ok"}}]});
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        settings
+    };
+    let gateway = Running::with(settings(json!({"max_connections_per_client": 1})), Vec::new()).await;
+    let open = async |name: &str, first: &str| {
+        let mut stream = TcpStream::connect(gateway.listener(name)).await.unwrap();
+        let _ = stream.write_all(format!("{first}GET / HTTP/1.1\r\nhost: gw\r\n\r\n").as_bytes()).await;
+        stream.read_u8().await.ok().map(|_| stream)
+    };
+    let of = |client: &str| format!("PROXY TCP4 {client} 127.0.0.1 4711 80\r\n");
+    let mut held = vec![open("web", "").await.expect("its first")];
+    for (name, first) in [
+        ("more", String::new()),
+        ("more", String::new()),
+        ("trusting", String::new()),
+        ("trusting", String::new()),
+        ("proxied", of("203.0.113.7")),
+        ("proxied", of("203.0.113.8")),
+    ] {
+        held.push(open(name, &first).await.expect(name));
+    }
+    for (name, first) in [("web", String::new()), ("more", String::new()), ("proxied", of("203.0.113.7"))] {
+        assert!(open(name, &first).await.is_none(), "{name}");
+        let line = format!("refused_total{{listener=\"{name}\",reason=\"per_client\"}} 1");
+        assert!(gateway.metrics().contains(&line), "{}", gateway.metrics());
+    }
+    assert!(gateway.metrics().contains(r#"coterie_connections_waited_total{listener="web"} 0"#));
+    // Another limit counts for new connections, and open ones stay.
+    reload::applied(&gateway, settings(json!({"max_connections_per_client": 2}))).await;
+    held.push(open("web", "").await.expect("one more"));
+    assert!(open("web", "").await.is_none());
+    reload::applied(&gateway, settings(json!({}))).await;
+    held.push(open("web", "").await.expect("there is no limit"));
+}
+
+#[tokio::test]
 async fn health_names_the_certificate_the_dead_route_and_the_log_together() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("file"), "no folder").unwrap();

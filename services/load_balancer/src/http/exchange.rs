@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use types::ServiceName;
 
 use crate::admission::Permit;
-use crate::client::ClientGuard;
 use crate::listener::Listener;
+use plugin::ClientGuard;
 
 /// The status of a request whose client left before it was answered, as in nginx.
 const CLIENT_LEFT: u16 = 499;

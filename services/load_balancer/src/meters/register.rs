@@ -29,6 +29,8 @@ pub(crate) fn all(metrics: &Metrics, listeners: &Listeners) {
     counter(metrics, listeners, "cuts", help, |meters| load(&meters.cuts));
     let help = "Pauses because the system could not accept a connection, by listener";
     counter(&metrics.common(), listeners, "accept_paused", help, |meters| meters.accepting.accept_pauses());
+    let help = plugin::ListenerMeters::WAITED;
+    counter(&metrics.common(), listeners, "connections_waited", help, |meters| meters.accepting.waits());
     let help = "Bytes that were forwarded, from clients (in) and to clients (out)";
     observed(metrics, listeners, "bytes", help, |meters| {
         let Traffic { received, sent } = &meters.traffic;

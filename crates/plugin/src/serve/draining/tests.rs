@@ -30,7 +30,7 @@ async fn listen(cx: &Context, release: &CancellationToken) -> (DrainingListener,
             }
         }
     };
-    let limits = AcceptLimits { connections: 2, grace: Duration::from_millis(100) };
+    let limits = AcceptLimits { connections: 2, grace: Duration::from_millis(100), setting: None };
     let meters = ListenerMeters::default();
     (DrainingListener::connections(cx, "bytes", listener, in_flight, limits, meters, connection), address)
 }

@@ -63,7 +63,10 @@ async fn a_new_connection_waits_only_if_none_is_idle() {
     let slots = Slots::new(2, 1);
     let (first, second) = (slots.enter(0).unwrap(), slots.enter(0).unwrap());
     let (waiting, patience) = (Arc::clone(&slots), Duration::from_millis(10));
-    let third = Handle::current().spawn(async move { waiting.entered(0, patience).await });
+    let waits = Arc::new(Mutex::new(Vec::new()));
+    let full = Arc::clone(&waits);
+    let third = Handle::current()
+        .spawn(async move { waiting.entered(0, patience, |limit| locked(&full).push(limit)).await });
     for _ in 0..3 {
         tokio::time::sleep(SELDOM).await;
     }
@@ -72,8 +75,18 @@ async fn a_new_connection_waits_only_if_none_is_idle() {
     tokio::time::sleep(SELDOM * 2).await;
     assert!(first.activity.makes_room() && !second.activity.has(Order::MakeRoom));
     drop(first);
-    let _third = third.await.unwrap();
+    let third = third.await.unwrap();
     assert_eq!(slots.open(), 2);
+    assert_eq!(*locked(&waits), [2], "it was reported once");
+    third.activity.idle();
+    let fourth = slots.entered(0, patience, |_| panic!("one is idle"));
+    let going = async {
+        while !third.activity.makes_room() {
+            tokio::time::sleep(OFTEN).await;
+        }
+        drop(third);
+    };
+    let (_fourth, ()) = tokio::join!(fourth, going);
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +102,7 @@ async fn one_new_connection_closes_one_that_is_idle_however_long_that_takes_with
         let entering: Vec<_> = (0..newcomers)
             .map(|core| {
                 let slots = Arc::clone(&slots);
-                Handle::current().spawn(async move { slots.entered(core, patience).await })
+                Handle::current().spawn(async move { slots.entered(core, patience, |_| ()).await })
             })
             .collect();
         tokio::time::sleep(patience / 2).await;
@@ -117,7 +130,7 @@ async fn connections_that_do_not_go_in_time_are_followed_by_twice_as_many_each_t
         slot.activity.idle();
     }
     let entering = Arc::clone(&slots);
-    let new = Handle::current().spawn(async move { entering.entered(0, patience).await });
+    let new = Handle::current().spawn(async move { entering.entered(0, patience, |_| ()).await });
     for expected in [1, 2, 4, 8] {
         tokio::time::sleep(patience / 2).await;
         assert_eq!(ordered(&all).len(), expected);
@@ -136,7 +149,7 @@ async fn a_connection_that_became_busy_is_replaced_by_the_next_at_once() {
         slot.activity.idle();
     }
     let entering = Arc::clone(&slots);
-    let new = Handle::current().spawn(async move { entering.entered(0, SELDOM).await });
+    let new = Handle::current().spawn(async move { entering.entered(0, SELDOM, |_| ()).await });
     tokio::time::sleep(OFTEN).await;
     assert_eq!(ordered(&all), [0]);
     all[0].activity.busy();
@@ -152,14 +165,15 @@ async fn a_higher_limit_lets_a_waiting_connection_in_and_a_lower_one_makes_idle_
     let slots = Slots::new(1, 1);
     let first = slots.enter(0).unwrap();
     let waiting = Arc::clone(&slots);
-    let second = Handle::current().spawn(async move { waiting.entered(0, Duration::MAX / 100).await });
+    let second =
+        Handle::current().spawn(async move { waiting.entered(0, Duration::MAX / 100, |_| ()).await });
     tokio::task::yield_now().await;
     slots.resize(2);
     let second = second.await.unwrap();
     slots.resize(1);
     assert!(slots.enter(0).is_none());
     first.activity.idle();
-    let third = slots.entered(0, Duration::from_millis(10));
+    let third = slots.entered(0, Duration::from_millis(10), |_| ());
     let going = async {
         while !first.activity.makes_room() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -27,6 +27,7 @@ fn listen_is_one_listener_with_the_settings_of_the_gateway() {
     assert_eq!([listener.keep_alive, listener.send_timeout].map(|time| time.as_secs()), [5, 60]);
     let pointers = ["keep_alive", "send_timeout"].map(|key| listener.pointer(key));
     assert_eq!(pointers, ["/keep_alive", "/send_timeout"]);
+    assert_eq!(listener.max_connections_per_client, None);
     assert!(listener.ready.is_none() && listener.http1 && listener.http2);
 }
 
@@ -37,9 +38,11 @@ fn a_listener_overrides_the_settings_of_the_gateway() {
         "max_connections": 7,
         "keep_alive": "5s",
         "send_timeout": "6s",
+        "max_connections_per_client": 3,
         "listeners": [
             {"name": "plain", "address": "127.0.0.1:0"},
             {"name": "web-2", "address": "[::1]:8443", "trust": [], "max_connections": 9, "keep_alive": "7s", "send_timeout": "8s", "ready": "/ready",
+             "max_connections_per_client": 5,
              "protocols": ["http1"], "tls": {"certificates": [{"cert": "/a.crt", "key": "/a.key"}]}},
         ],
     }));
@@ -52,6 +55,9 @@ fn a_listener_overrides_the_settings_of_the_gateway() {
         (plain.pointer("keep_alive"), web.pointer("keep_alive")),
         ("/keep_alive".to_owned(), "/listeners/1/keep_alive".to_owned())
     );
+    assert_eq!((plain.max_connections_per_client, web.max_connections_per_client), (Some(3), Some(5)));
+    let places = [plain, web].map(|listener| listener.pointer("max_connections_per_client"));
+    assert_eq!(places, ["/max_connections_per_client", "/listeners/1/max_connections_per_client"]);
     assert_eq!((web.http1, web.http2), (true, false));
     assert_eq!(web.ready.as_deref(), Some("/ready"));
     assert_eq!(web.certificates[0].cert.to_str(), Some("/a.crt"));
@@ -130,6 +136,10 @@ fn unknown_keys_and_values_are_reported() {
         ),
         (json!({"name": "a", "address": "127.0.0.1:0", "keep_alive": "0s"}), "/listeners/0/keep_alive"),
         (json!({"name": "a", "address": "127.0.0.1:0", "send_timeout": 5}), "/listeners/0/send_timeout"),
+        (
+            json!({"name": "a", "address": "127.0.0.1:0", "max_connections_per_client": "many"}),
+            "/listeners/0/max_connections_per_client",
+        ),
         (json!({"name": "a", "address": "127.0.0.1:0", "tls": {}}), "/listeners/0/tls"),
         (
             json!({"name": "a", "address": "127.0.0.1:0", "tls": {"certificates": [{"cert": "/a"}]}}),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// One client: an IPv4 address, or an IPv6 network of 64 bits, from which one machine can take any address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ClientKey([u8; 8]);
+pub struct ClientKey([u8; 8]);
 
 impl From<IpAddr> for ClientKey {
     fn from(address: IpAddr) -> Self {
@@ -25,26 +25,26 @@ impl From<IpAddr> for ClientKey {
 
 impl ClientKey {
     /// The same for one client on every node.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
 /// The connections of each client. Its size is that of the open connections' clients.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Clients(Arc<Mutex<BTreeMap<ClientKey, u32>>>);
+pub struct Clients(Arc<Mutex<BTreeMap<ClientKey, u32>>>);
 
 /// A connection of a client. It ends when this is dropped.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct ClientGuard {
+pub struct ClientGuard {
     clients: Clients,
     key: ClientKey,
 }
 
 impl Clients {
     /// Counts a connection, unless the client has so many already.
-    pub(crate) fn enter(&self, key: ClientKey, limit: u32) -> Option<ClientGuard> {
+    pub fn enter(&self, key: ClientKey, limit: u32) -> Option<ClientGuard> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(key).or_default();
         if *count >= limit {
