@@ -23,11 +23,59 @@ fn page(name: &str, wanted: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Help and type of each metric of an agent.
-type Metrics = BTreeMap<String, (String, String)>;
+/// A metric of an agent.
+#[derive(Debug, Default)]
+struct Metric {
+    help: String,
+    kind: String,
+    /// Its labels, with all values of those in [`WORDS`].
+    labels: BTreeMap<String, BTreeSet<String>>,
+}
+
+type Metrics = BTreeMap<String, Metric>;
+
+/// Labels whose values are fixed words, which are all there from the start.
+const WORDS: [&str; 5] = ["direction", "outcome", "reason", "result", "state"];
+
+impl Metric {
+    /// `=listener=, =state= (active, idle)`.
+    fn shown_labels(&self) -> String {
+        let shown = |(label, values): (&String, &BTreeSet<String>)| {
+            let values = values.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            if values.is_empty() { format!("={label}=") } else { format!("={label}= ({values})") }
+        };
+        self.labels.iter().map(shown).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Notes the labels of a sample: `name_total{listener="web",state="up"} 1`.
+fn collect_labels(line: &str, metrics: &mut Metrics) {
+    let Some((name, (labels, _))) =
+        line.split_once('{').and_then(|(name, rest)| Some((name, rest.split_once('}')?)))
+    else {
+        return;
+    };
+    let ends = ["", "_total", "_bucket", "_sum", "_count"];
+    let Some(name) =
+        ends.iter().filter_map(|end| name.strip_suffix(end)).find(|name| metrics.contains_key(*name))
+    else {
+        return;
+    };
+    let metric = metrics.entry(name.to_owned()).or_default();
+    for (label, value) in labels.split("\",").filter_map(|label| label.split_once("=\"")) {
+        if label == "le" {
+            continue;
+        }
+        let values = metric.labels.entry(label.to_owned()).or_default();
+        if WORDS.contains(&label) {
+            values.insert(value.trim_end_matches('"').to_owned());
+        }
+    }
+}
 
 fn collect(text: &str, metrics: &mut Metrics) {
     for line in text.lines() {
+        collect_labels(line, metrics);
         let mut words = line.splitn(4, ' ');
         let (Some("#"), Some(what), Some(name), Some(rest)) =
             (words.next(), words.next(), words.next(), words.next())
@@ -36,8 +84,8 @@ fn collect(text: &str, metrics: &mut Metrics) {
         };
         let entry = metrics.entry(name.to_owned()).or_default();
         match what {
-            "HELP" => rest.trim_end_matches('.').clone_into(&mut entry.0),
-            "TYPE" => rest.clone_into(&mut entry.1),
+            "HELP" => rest.trim_end_matches('.').clone_into(&mut entry.help),
+            "TYPE" => rest.clone_into(&mut entry.kind),
             _ => {}
         }
     }
@@ -120,17 +168,18 @@ async fn the_page_of_metrics_lists_every_metric() -> anyhow::Result<()> {
     let sections = std::iter::once(None).chain(types.map(Some));
     for section in sections {
         out += &format!(
-            "\n* {}\n\n| metric | type | what it says |\n|--------+------+--------------|\n",
+            "\n* {}\n\n| metric | type | what it says | labels |\n|--------+------+--------------+--------|\n",
             section.map_or("The node", |(title, _)| title)
         );
-        for (name, (help, kind)) in &metrics {
+        for (name, metric) in &metrics {
+            let Metric { help, kind, labels: _ } = metric;
             let is_here = match section {
                 Some((_, prefixes)) => is_of(name, prefixes),
                 None => !types.iter().any(|(_, prefixes)| is_of(name, prefixes)),
             };
             ensure!(!help.is_empty() && !kind.is_empty(), "{name} is not described");
             if is_here {
-                out += &format!("| ={name}= | {kind} | {help} |\n");
+                out += &format!("| ={name}= | {kind} | {help} | {} |\n", metric.shown_labels());
             }
         }
     }

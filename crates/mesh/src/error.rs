@@ -346,7 +346,7 @@ impl MeshError {
                 (ErrorKind::Unavailable, "not-processed", "nothing was done; send the request again")
             }
             Self::Unreachable { .. } => {
-                (ErrorKind::BadGateway, "unreachable", "see whether it runs and listens at this address")
+                (ErrorKind::BadGateway, "unreachable", "see whether it runs and listens at its address")
             }
             Self::NoTlsSession { .. } => (
                 ErrorKind::BadGateway,
@@ -362,12 +362,12 @@ impl MeshError {
             Self::Garbage { .. } => (
                 ErrorKind::BadGateway,
                 "bad-answer",
-                "see whether it speaks HTTP at this address, with TLS if the URL begins with https://",
+                "see whether it speaks HTTP at its address, with TLS if the URL begins with https://",
             ),
             Self::BadHandshake { .. } => (
                 ErrorKind::BadGateway,
                 "bad-handshake-answer",
-                "see whether a WebSocket server listens at this address, or a cache stands before it",
+                "see whether a WebSocket server listens at its address, or a cache stands before it",
             ),
             Self::NoWebSockets { .. } => (
                 ErrorKind::BadGateway,

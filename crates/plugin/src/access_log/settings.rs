@@ -86,7 +86,7 @@ pub(super) fn log_file(to: &str, mistakes: &mut Vec<SettingsMistake>) -> Option<
 /// a manifest.
 pub fn access_log_warning(settings: &serde_json::Value) -> Option<SettingsMistake> {
     let to = settings.get("access_log")?.get("to")?.as_str()?;
-    let message = "agents that `ctl up` starts have no standard output, so this log would be lost";
+    let message = "the agents of a manifest have no standard output, so this log would be lost";
     let mistake =
         || SettingsMistake::new("/access_log/to", message).hint("name a file: `to: logs/access.log`");
     (to == STDOUT).then(mistake)
