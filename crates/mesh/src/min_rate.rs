@@ -56,6 +56,9 @@ pub(crate) struct TooSlow {
     pub(crate) arrived: u64,
 }
 
+/// How often a window that stands still is looked at in its length.
+const LOOKS: u32 = 30;
+
 impl Pace {
     /// Of a body that was not read yet; none without a minimum.
     pub(crate) fn new(min: MinRate) -> Option<Self> {
@@ -85,6 +88,8 @@ impl Pace {
     pub(crate) fn check(&mut self, now: Instant) -> Result<Instant, TooSlow> {
         self.end_window(now);
         let left = self.min.window.saturating_sub(self.waited(now));
+        // The window stands still while the client is not waited for, perhaps just before its end.
+        let left = if self.since.is_some() { left } else { left.max(self.min.window / LOOKS) };
         self.too_slow.map_or(Ok(now + left), Err)
     }
 

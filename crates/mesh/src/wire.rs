@@ -24,8 +24,8 @@ use crate::upload::{AttemptBody, Upload};
 
 /// The largest number of header fields in an answer: hyper's limit.
 pub(crate) const MAX_FIELDS: usize = 100;
-/// How many bytes that nobody takes a connection with HTTP/1.1 holds in each direction, and so the largest head of an answer. With
-/// less, long answers cost noticeably more CPU time; hyper's own 417 KB would let clients that read nothing hold ten times as much.
+/// How many unread bytes a connection with HTTP/1.1 holds in each direction, and so the largest head of an answer. With less, long
+/// answers cost noticeably more CPU time; hyper's own 417 KB would let clients that read nothing hold six times as much.
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
 
 /// How long a body is held back for a server that does not request it (RFC 9110, section 10.1.1).

@@ -43,14 +43,14 @@ pub struct ClientGuard {
 }
 
 impl Clients {
-    /// Counts a connection, unless the client has so many already.
+    /// Counts a connection, unless the client already has `limit`.
     pub fn enter(&self, key: ClientKey, limit: u32) -> Option<ClientGuard> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key).or_default();
-        if *count >= limit {
+        let count = counts.get(&key).copied().unwrap_or_default();
+        if count >= limit {
             return None;
         }
-        *count += 1;
+        counts.insert(key, count + 1);
         Some(ClientGuard { clients: self.clone(), key })
     }
 }

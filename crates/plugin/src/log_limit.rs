@@ -8,21 +8,26 @@ use tokio::time::Instant;
 /// How often a condition is logged at most.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Lets a condition be logged once every ten seconds, the first time at once.
+/// Lets a condition be logged from time to time, the first time at once.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit {
-    /// When it may be logged next.
-    next: Mutex<Option<Instant>>,
+    /// When it was logged last.
+    last: Mutex<Option<Instant>>,
 }
 
 impl LogLimit {
-    /// Whether the condition may be logged now.
+    /// Whether the condition may be logged now: once every ten seconds.
     pub(crate) fn may_log(&self) -> bool {
+        self.may_log_every(INTERVAL)
+    }
+
+    /// The same with another interval.
+    pub(crate) fn may_log_every(&self, interval: Duration) -> bool {
         let now = Instant::now();
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_log = next.is_none_or(|next| now >= next);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_log = last.is_none_or(|last| now.saturating_duration_since(last) >= interval);
         if may_log {
-            *next = Some(now + INTERVAL);
+            *last = Some(now);
         }
         may_log
     }

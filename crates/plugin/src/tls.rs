@@ -247,7 +247,7 @@ impl Tls {
     }
 
     /// Logs a handshake that failed. Most are the client's affair; an operator has to know of a certificate that is missing, and
-    /// why one of a client is not accepted, which the client is not told.
+    /// why one of a client is not accepted, which the client does not learn.
     pub(crate) fn failed(&self, peer: SocketAddr, error: &std::io::Error) {
         let listener = self.0.listener.now();
         if let Some((name, why)) = self.0.missing() {

@@ -87,6 +87,11 @@ impl<const MIN: u64, const MAX: u64> NumberIn<MIN, MAX> {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 
+    /// The number as a `u32`; `u32::MAX` if it is larger.
+    pub fn as_u32(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+
     /// What is allowed, in words.
     pub fn range() -> String {
         format!("a whole number from {MIN} to {MAX}")

@@ -47,10 +47,10 @@ fn routes() -> Value {
     let mut route = json!({
         "type": "object",
         "description": "A route under one of its hosts",
-        "required": ["place", "target", "limits"],
+        "required": ["place", "name", "target", "limits"],
         "properties": {
             "place": text("Its place in the settings, as a JSON pointer"),
-            "name": text("Its name"),
+            "name": text("Its name, or else what it takes"),
             "host": text("The host, or `*.` and a suffix; every host without this"),
             "path": text("The whole path"),
             "prefix": text("The beginning of the path"),

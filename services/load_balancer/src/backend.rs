@@ -72,7 +72,7 @@ pub(crate) enum Standing {
     Ejected,
     /// Its checks fail.
     Down,
-    /// In HTTP mode, the last connection to it could not be opened. It is tried again while others serve no better.
+    /// In HTTP mode, the last connection to it could not be opened. It is avoided for a moment, then tried again.
     Unreachable,
     /// It drains, or is not listed any more, and still has connections.
     Draining,
@@ -134,7 +134,7 @@ impl Slot {
     }
 
     /// The same as operators see it.
-    pub(crate) fn seen(&self, now: Instant) -> Standing {
+    pub(crate) fn shown_standing(&self, now: Instant) -> Standing {
         match self.standing(now) {
             Standing::Up if self.url.as_ref().is_some_and(|url| url.why_unreachable().is_some()) => {
                 Standing::Unreachable
@@ -210,10 +210,11 @@ pub(crate) fn reconcile(
             return true;
         }
         slot.left_at.get_or_insert(now);
-        if slot.connections == 0 {
+        let is_used = slot.connections > 0 || slot.url.as_ref().is_some_and(|url| url.in_flight() > 0);
+        if !is_used {
             removed.push(slot.id);
         }
-        slot.connections > 0
+        is_used
     });
     removed
 }

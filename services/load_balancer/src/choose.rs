@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use plugin::ClientKey;
 use rand::{Rng, RngExt};
 use types::KeyHash;
 
 use crate::settings::Balance;
-use plugin::ClientKey;
 
 /// The largest share of the connections that affinity gives to a backend, relative to its fair share. (V. Mirrokni et al.,
 /// "Consistent Hashing with Bounded Loads", 2016.)

@@ -26,8 +26,8 @@ use plugin::http::{grpc, trace};
 use plugin::proxy_protocol::is_trusted;
 use plugin::tunnel::{self, Handshake};
 use plugin::{
-    AcceptLimits, Context, CoreListener, CountedBody, DrainingListener, OnRefused, Peer, Protocols,
-    RefusalReason, ServeLimits, TlsSession,
+    AcceptLimits, ClientKey, Context, CoreListener, CountedBody, DrainingListener, OnRefused, Peer,
+    Protocols, RefusalReason, ServeLimits, TlsSession,
 };
 use tokio::time::{Instant, timeout_at};
 use tower::service_fn;
@@ -40,7 +40,6 @@ pub(crate) use self::urls::Urls;
 use crate::listener::{Lasting, Listener, Live};
 use crate::refusal::Refusal;
 use crate::settings::Balance;
-use plugin::ClientKey;
 
 const NODE: HeaderName = HeaderName::from_static(api::NODE);
 
@@ -362,10 +361,11 @@ fn problem(refusal: Refusal, listener: &Listener) -> Problem {
         | Refusal::ClientGone
         | Refusal::Stopped => {
             let why = listener.pools.first().and_then(|pool| pool.trouble());
-            let why = why.unwrap_or_else(|| "there is no backend".to_owned());
-            let detail = format!("the listener `{name}` has no backend for the request: {why}");
+            debug!(listener = name, why, "a request got no backend");
+            // Not why: that names addresses, which clients need not know.
+            let detail = format!("the listener `{name}` has no backend for the request");
             Problem::new(ErrorKind::Unavailable, "no-backend", detail)
-                .hint("the service's `backends` show the state of each one")
+                .hint("`ctl backends` shows the state of each one")
         }
     }
 }

@@ -145,7 +145,11 @@ const LONG: Duration = Duration::from_secs(365 * 86_400);
 
 /// How connections are accepted.
 fn accepting(limits: &LimitsPlan) -> AcceptLimits {
-    AcceptLimits { connections: most(limits), grace: GRACE, setting: Some("limits.connections") }
+    AcceptLimits {
+        connections: most(limits),
+        grace: GRACE,
+        setting: Some("limits.connections and limits.queue"),
+    }
 }
 
 /// The most connections that are open at once.

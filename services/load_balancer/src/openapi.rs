@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::backend::Standing;
+
 pub(crate) fn paths() -> Value {
     json!({ "/backends": { "get": {
         "summary": "Lists the backends of each listener, and whether they get connections",
@@ -66,14 +68,14 @@ fn target() -> Value {
 }
 
 fn backend() -> Value {
-    let states = ["up", "ejected", "down", "draining", "unresolved"];
+    let states: Vec<_> = Standing::ALL.map(Standing::as_str).into_iter().chain(["unresolved"]).collect();
     object(
         &["address", "named", "state", "weight", "backup", "connections"],
         &json!({
             "address": text("The address to which connections go; empty if there is none"),
             "named": text("The address as settings or gossip name it"),
             "member": text("The member of the cluster, if it is one"),
-            "state": { "type": "string", "enum": states, "description": "Only `up` gets new connections" },
+            "state": { "type": "string", "enum": states, "description": "Only `up` gets new connections, and `unreachable` when it is tried again" },
             "why": text("The reason for the state, or the last failure"),
             "weight": { "type": "number", "minimum": 0, "description": "Its share relative to the other backends'" },
             "backup": { "type": "boolean", "description": "Whether it is used only while no other one is up" },

@@ -230,7 +230,7 @@ fn planned(
         trust: listener.proxy_protocol.then_some(trust),
         limits: LimitsPlan {
             connections: listener.limits.connections.as_usize(),
-            per_client: listener.limits.per_client.map(|limit| small(limit.get())),
+            per_client: listener.limits.per_client.map(types::range::NumberIn::as_u32),
             queue: listener.limits.queue.as_usize(),
             wait: listener.limits.wait.get(),
         },
@@ -238,14 +238,14 @@ fn planned(
             listener: listener.name.as_str().into(),
             balance: listener.balance,
             send: listener.send_proxy_protocol,
-            per_backend: listener.limits.per_backend.map(|limit| small(limit.get())),
+            per_backend: listener.limits.per_backend.map(types::range::NumberIn::as_u32),
             connect: listener.timeouts.connect.get(),
             idle: listener.timeouts.idle.map_or(IDLE, DurationIn::get),
             websocket: listener.timeouts.websocket.map_or(WEBSOCKET_IDLE, DurationIn::get),
             drain: listener.timeouts.drain.get(),
             check,
             ejection: Rules {
-                failures: small(listener.ejection.failures.get()),
+                failures: listener.ejection.failures.as_u32(),
                 success: listener.ejection.success.get(),
                 most: listener.ejection.most.get(),
                 time: listener.ejection.r#for.get(),
@@ -280,11 +280,6 @@ fn log_plan(log: &AccessLogSettings, listeners: &[Listener], mistakes: &mut Mist
         mistakes.add("/access_log/format", message, hint);
     }
     log.plan(&mut mistakes.0)
-}
-
-/// A number whose range is far below the limit of its type.
-fn small(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn trust(place: &str, listener: &Listener, mistakes: &mut Mistakes) -> Vec<IpNet> {

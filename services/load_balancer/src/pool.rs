@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use mesh::Mesh;
+use plugin::ClientKey;
 use plugin::check::Checked;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -22,7 +23,6 @@ use crate::http::Urls;
 use crate::plan::{Forward, TargetPlan};
 use crate::refusal::Refusal;
 use lease::Waiting;
-use plugin::ClientKey;
 
 pub(crate) use lease::Lease;
 
@@ -286,12 +286,14 @@ impl Pool {
         let forward = self.forward.load();
         let Some(checking) = &forward.check else { return };
         let Some(slot) = state.slots.iter_mut().find(|slot| slot.id == id) else { return };
-        if !slot.checked.observe(result, checking) {
-            return;
-        }
+        let is_changed = slot.checked.observe(result, checking);
         if let Some(url) = &slot.url {
             let why = || slot.checked.why().unwrap_or("fails its checks").to_owned();
+            // Each success shows that it can be reached, whatever a request has found.
             url.checked((!slot.checked.is_up()).then(why));
+        }
+        if !is_changed {
+            return;
         }
         let (listener, backend) = (&*forward.listener, &slot.of.named);
         if slot.checked.is_up() {

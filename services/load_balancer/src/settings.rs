@@ -243,7 +243,8 @@ pub struct ByName {
 pub struct Limits {
     /// How many connections the listener forwards at once; further ones are queued. Default: 10000.
     pub connections: Count,
-    /// How many connections one client address (IPv6: one /64 network) may have; further ones are closed.
+    /// How many connections one client address (IPv6: one /64 network) may have; further ones are closed. In HTTP mode, how many
+    /// requests it may have in flight; further ones are answered with 429. Proxies in `trust` are no exception.
     /// No limit unless given.
     pub per_client: Option<Count>,
     /// How many connections each backend gets; when all have so many, further ones are queued. Not in HTTP mode. No limit

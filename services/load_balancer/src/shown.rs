@@ -149,7 +149,7 @@ fn shown_target(pool: &Pool) -> ShownTarget {
 }
 
 fn shown_backend(slot: &Slot, now: Instant) -> ShownBackend {
-    let standing = slot.seen(now);
+    let standing = slot.shown_standing(now);
     let why = match standing {
         Standing::Up if slot.of.is_kept => {
             Some("gossip has lost it together with most others, so it is kept for a while".to_owned())

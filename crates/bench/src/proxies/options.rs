@@ -54,6 +54,8 @@ pub(crate) struct Setting {
     programs: BTreeMap<Proxy, Program>,
     /// Those that were not, and why.
     pub(crate) missing: BTreeMap<Proxy, String>,
+    /// Those that did not start, with what they were to be.
+    failed: Vec<(Layer, Proxy)>,
     has_ours: bool,
     pub(crate) is_quick: bool,
     seconds: u64,
@@ -104,6 +106,7 @@ impl Setting {
             backend,
             programs,
             missing,
+            failed: Vec::new(),
             has_ours: chosen.contains(&Proxy::Ours),
             is_quick: options.quick,
             seconds: if options.quick { QUICK_SECONDS } else { options.seconds },
@@ -137,7 +140,7 @@ impl Setting {
     pub(crate) fn chosen(&self, layer: Layer) -> Vec<Proxy> {
         let ours = self.has_ours.then_some(Proxy::Ours);
         let all = ours.into_iter().chain(self.programs.keys().copied());
-        all.filter(|proxy| proxy.has(layer)).collect()
+        all.filter(|proxy| proxy.has(layer) && !self.failed.contains(&(layer, *proxy))).collect()
     }
 
     /// Starts a proxy. `name` is that of its folder.
@@ -163,7 +166,7 @@ impl Setting {
                 Err(error) => {
                     progress(&format!("{proxy} is skipped: {error:#}"));
                     report.notes.push(format!("{proxy} is skipped: {error:#}"));
-                    self.programs.remove(&proxy);
+                    self.failed.push((ours.layer, proxy));
                     self.missing.insert(proxy, format!("{error:#}"));
                 }
             }

@@ -64,14 +64,20 @@ fn serving<'v>(view: &'v Members, named: Option<&ServiceName>) -> Vec<(&'v Membe
 fn nobody(view: &Members, named: Option<&ServiceName>) -> Failure {
     const MAKE_ONE: &str =
         "`ctl members` shows what each member does; `ctl set-service NODE api_gateway` makes one a gateway";
+    const NOT_YET: &str = "`ctl members` shows their phases, and why they do not serve";
+    let known = service::all_of(view, &GATEWAYS);
     let Some(named) = named else {
-        let message = "no member is a gateway or a load balancer";
-        return Failure::new(Exit::Error, message).hint(MAKE_ONE);
+        return match known.is_empty() {
+            true => Failure::new(Exit::Error, "no member is a gateway or a load balancer").hint(MAKE_ONE),
+            false => Failure::new(Exit::Error, "no gateway and no load balancer serves now").hint(NOT_YET),
+        };
     };
     let failure = Failure::new(Exit::Error, format!("no member serves `{named}`"));
-    let known = service::all_of(view, &GATEWAYS);
+    if known.contains(named) {
+        return failure.hint(NOT_YET);
+    }
     let meant = types::did_you_mean(named.as_str(), known.iter().map(|known| known.as_str()));
-    match meant.filter(|meant| *meant != named.as_str()) {
+    match meant {
         Some(meant) => failure.hint(format!("did you mean `ctl backends --service {meant}`?")),
         None if known.is_empty() => failure.hint(MAKE_ONE),
         None => failure.hint("`ctl backends` shows those of all gateways and load balancers"),

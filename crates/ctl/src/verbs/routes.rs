@@ -48,7 +48,12 @@ pub(crate) async fn run(args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
 async fn list(reached: &Reached, args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let routes =
         with_owner(reached, None, Twice::Harmless, async |member: &Client| member.routes().await).await?;
-    cx.out.data(args.output.output, &routes, table, |routes| routes.routes.iter().map(name).collect())?;
+    cx.out.data(
+        args.output.output,
+        &routes,
+        |routes| table(routes, cx.out.columns),
+        |routes| routes.routes.iter().map(name).collect(),
+    )?;
     if routes.routes.is_empty() {
         say(&format!("{} has no routes", reached.client.service()));
     }
@@ -58,7 +63,12 @@ async fn list(reached: &Reached, args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
 async fn test(reached: &Reached, request: &str, args: &Args, cx: &Cx) -> anyhow::Result<Exit> {
     let ask = async |member: &Client| member.test_route(request, &args.header).await;
     let test = with_owner(reached, None, Twice::Harmless, ask).await?;
-    cx.out.data(args.output.output, &test, tested, |test| test.route.iter().map(name).collect())?;
+    cx.out.data(
+        args.output.output,
+        &test,
+        |test| tested(test, cx.out.columns),
+        |test| test.route.iter().map(name).collect(),
+    )?;
     let (exit, mut verdict) = verdict(&test, request);
     if test.is_of_proxy {
         verdict += "\nnote: this is what a proxy in `trust` gets; from other clients, `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and \
@@ -108,7 +118,7 @@ fn destination_of(test: &RouteTest, request: &str) -> (Exit, String) {
     }
 }
 
-fn table(routes: &Routes) -> String {
+fn table(routes: &Routes, columns: Option<usize>) -> String {
     if routes.routes.is_empty() {
         return String::new();
     }
@@ -116,10 +126,10 @@ fn table(routes: &Routes) -> String {
     for (row, route) in rows.iter_mut().zip(&routes.routes) {
         row.push(limits(route));
     }
-    without_empty(&["ROUTE", "HOST", "PATH", "METHODS", "HEADERS", "TARGET", "LIMITS"], rows)
+    without_empty(&["ROUTE", "HOST", "PATH", "METHODS", "HEADERS", "TARGET", "LIMITS"], rows, columns)
 }
 
-fn tested(test: &RouteTest) -> String {
+fn tested(test: &RouteTest, columns: Option<usize>) -> String {
     let passed = test.passed.iter().map(|passed| (&passed.route, passed.why.as_str()));
     let takes = if test.is_ready_everywhere {
         "gets no readiness check"
@@ -133,11 +143,11 @@ fn tested(test: &RouteTest) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    without_empty(&["ROUTE", "HOST", "PATH", "METHODS", "HEADERS", "TARGET", "RESULT"], rows)
+    without_empty(&["ROUTE", "HOST", "PATH", "METHODS", "HEADERS", "TARGET", "RESULT"], rows, columns)
 }
 
-/// A table without the columns in which no row has anything.
-fn without_empty(header: &[&str], rows: Vec<Vec<String>>) -> String {
+/// A table without the columns in which no row has anything, for a terminal with this many columns.
+fn without_empty(header: &[&str], rows: Vec<Vec<String>>, columns: Option<usize>) -> String {
     let keep: Vec<bool> = (0..header.len())
         .map(|at| rows.iter().any(|row| row.get(at).is_some_and(|cell| cell != "-")))
         .collect();
@@ -148,7 +158,7 @@ fn without_empty(header: &[&str], rows: Vec<Vec<String>>) -> String {
         .into_iter()
         .map(|row| row.into_iter().enumerate().filter(|(at, _)| kept(*at)).map(|(_, cell)| cell).collect())
         .collect();
-    render::table(&header, &rows)
+    render::table_within(columns, 1, &header, &rows)
 }
 
 fn row(route: &Route) -> Vec<String> {
@@ -220,7 +230,10 @@ fn limits(route: &Route) -> String {
     let limits = &route.limits;
     let keys = route.keys.iter().map(|keys| format!("keys {keys}"));
     let body = limits.body.iter().map(|body| format!("body {}", render::bytes(*body)));
-    let min_rate = limits.min_rate.iter().map(|rate| format!("at least {} per second", render::bytes(*rate)));
+    let min_rate = limits.min_rate.iter().map(|rate| match rate {
+        0 => "no minimum rate".to_owned(),
+        rate => format!("at least {} per second", render::bytes(*rate)),
+    });
     let in_flight = limits.in_flight.iter().map(|number| format!("{number} in flight"));
     let retry = route.retry.iter().map(retry);
     let timeouts = route.timeouts.iter().map(|(name, time)| format!("{name} timeout {time}"));
@@ -273,14 +286,14 @@ mod tests {
     fn the_routes_are_a_table_without_empty_columns() {
         let routes = Routes { node: "n".parse().unwrap(), routes: vec![route(api()), route(up())] };
         assert_eq!(
-            table(&routes),
+            table(&routes, None),
             "\
 ROUTE      HOST            PATH         METHODS  TARGET           LIMITS
 api        *.shop.example  /api         GET,PUT  service storage  keys partners; body 1.0 KiB; at least 100 B per second; 5 in flight; 2 per 1s, burst 2, by client
 /routes/0  -               /up (exact)  -        answer 200       -"
         );
         let none = Routes { routes: Vec::new(), ..routes };
-        assert_eq!(table(&none), "");
+        assert_eq!(table(&none, None), "");
     }
 
     #[test]
@@ -339,7 +352,7 @@ api        *.shop.example  /api         GET,PUT  service storage  keys partners;
         let test = async |request: &str| fake.reached.client.test_route(request, &[]).await.unwrap();
         let found = test("POST /up").await;
         assert_eq!(
-            tested(&found),
+            tested(&found, None),
             "\
 ROUTE      HOST            PATH         METHODS  TARGET           RESULT
 api        *.shop.example  /api         GET,PUT  service storage  the method is not GET or PUT

@@ -37,7 +37,11 @@ fn each_error_has_its_status_a_code_and_a_hint() {
         (MeshError::QueueFull { waiting: 1 }, 503, "queue-full"),
         (MeshError::BodyTooLargeToResend { last: last(), kept: 1 }, 503, "not-processed"),
         (MeshError::Unreachable { address: address(), why: why() }, 502, "unreachable"),
-        (MeshError::NoTlsSession { address: address(), why: why() }, 502, "no-tls-session"),
+        (
+            MeshError::NoTlsSession { address: address(), why: format!("not valid for {}", address()) },
+            502,
+            "no-tls-session",
+        ),
         (MeshError::Broken { address: address(), why: why() }, 502, "broken-connection"),
         (MeshError::Garbage { address: address(), why: why() }, 502, "bad-answer"),
         (MeshError::BadHandshake { address: address(), why: why() }, 502, "bad-handshake-answer"),
@@ -52,7 +56,7 @@ fn each_error_has_its_status_a_code_and_a_hint() {
         (MeshError::Loop, 508, "loop-detected"),
         (MeshError::Malformed { why: why() }, 400, "malformed-request"),
         (MeshError::NoAddress, 500, "no-address"),
-        (MeshError::AllDown { why: Some(why()) }, 503, "no-backend"),
+        (MeshError::AllDown { why: Some(format!("{} fails", address())) }, 503, "no-backend"),
     ] {
         let problem = error.to_problem();
         assert_eq!((problem.status, problem.code()), (status, code), "{error:?}");

@@ -151,6 +151,8 @@ impl Inner {
             if let Some(trail) = trail {
                 trail.retried(reason(failed.failure));
             }
+            // Nobody reads the body until the next attempt: that is no time in which its client is slow.
+            upload.detach();
             history.tried.push(url);
             history.failed = (failed.failure != Failure::NotProcessed).then(|| Box::new(failed.error));
         }

@@ -38,7 +38,7 @@ pub(super) struct Chosen {
     pub(super) url: BaseUrl,
     /// It is ejected, and this attempt is to find out whether it works again.
     pub(super) is_probe: bool,
-    /// When it was chosen: the begin of the attempt.
+    /// When it was chosen: the start of the attempt.
     pub(super) at: Instant,
 }
 

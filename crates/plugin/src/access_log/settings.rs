@@ -17,7 +17,7 @@ const NO_FILES: [&str; 4] = ["stderr", "-", "syslog", "journald"];
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccessLogSettings {
-    /// `stdout` of the agent, which agents that `ctl up` starts have not, or a file; a path that is not absolute is relative to the
+    /// `stdout` of the agent (agents that `ctl up` starts have none), or a file; a path that is not absolute is relative to the
     /// manifest. Its folder is created if it is missing. The file is opened again when the agent gets SIGHUP, and within a second
     /// after it was moved away, so `logrotate` needs no signal.
     pub to: String,

@@ -73,9 +73,8 @@ impl Sink {
         let writing = spawn_blocking(move || {
             let Some(path) = path else {
                 let mut stdout = io::stdout().lock();
-                let written = append(&mut stdout, &lines);
-                let flushed = |()| stdout.flush().map_err(|error| Unwritten { error, lines: 0 });
-                let written = written.and_then(flushed);
+                let written = stdout.write_all(&lines).and_then(|()| stdout.flush());
+                let written = written.map_err(|error| Unwritten { error, lines: all });
                 return (None, lines, written);
             };
             if is_due && file.as_ref().is_some_and(|opened| !is_at(&opened.file, &path)) {
@@ -104,20 +103,23 @@ impl Sink {
 
 impl Opened {
     fn append(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
+        let unwritten = |(error, written): (io::Error, usize)| {
+            let rest = lines.get(written..).unwrap_or_default();
+            Unwritten { error, lines: count(rest) }
+        };
         if self.is_torn {
-            self.file.write_all(b"\n").map_err(|error| Unwritten { error, lines: count(lines) })?;
+            self.file.write_all(b"\n").map_err(|error| unwritten((error, 0)))?;
             self.is_torn = false;
         }
-        let written = append(&mut self.file, lines);
-        if written.is_err() {
-            self.is_torn = is_torn(&self.file);
-        }
-        written
+        append(&mut self.file, lines).map_err(|(error, written)| {
+            self.is_torn = written.checked_sub(1).is_some_and(|last| lines.get(last) != Some(&b'\n'));
+            unwritten((error, written))
+        })
     }
 }
 
-/// Writes lines for as long as that succeeds.
-fn append(to: &mut impl Write, lines: &[u8]) -> Result<(), Unwritten> {
+/// Writes lines for as long as that succeeds. Returns what prevented it, and the number of bytes that were written.
+fn append(to: &mut impl Write, lines: &[u8]) -> Result<(), (io::Error, usize)> {
     let mut rest = lines;
     while !rest.is_empty() {
         let error = match to.write(rest) {
@@ -129,7 +131,7 @@ fn append(to: &mut impl Write, lines: &[u8]) -> Result<(), Unwritten> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => error,
         };
-        return Err(Unwritten { error, lines: count(rest) });
+        return Err((error, lines.len() - rest.len()));
     }
     Ok(())
 }
@@ -140,11 +142,7 @@ fn count(lines: &[u8]) -> u64 {
 
 /// Opens a file, which is created together with its folder if it is not there.
 fn open(path: &Path) -> io::Result<Opened> {
-    // Reading shows whether an earlier process was killed while it wrote a line. A pipe or device has no end to look at.
-    let open = || {
-        let options = || OpenOptions::new().append(true).create(true).clone();
-        options().read(true).open(path).or_else(|_unreadable| options().open(path))
-    };
+    let open = || OpenOptions::new().append(true).create(true).open(path);
     let file = match (open(), path.parent()) {
         (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
             std::fs::create_dir_all(folder)?;
@@ -152,15 +150,19 @@ fn open(path: &Path) -> io::Result<Opened> {
         }
         (opened, _) => opened,
     }?;
-    Ok(Opened { is_torn: is_torn(&file), file })
+    // An earlier process may have been killed while it wrote a line. A pipe has no end to look at.
+    let is_torn = file.metadata().is_ok_and(|about| about.is_file()) && is_torn(path);
+    Ok(Opened { is_torn, file })
 }
 
-/// Whether a regular file ends within a line. No if it can't be read.
-fn is_torn(mut file: &File) -> bool {
-    let is_file = file.metadata().is_ok_and(|about| about.is_file() && about.len() > 0);
+/// Whether a file ends within a line. No if it is empty or can't be read.
+fn is_torn(path: &Path) -> bool {
     let mut last = [b'\n'];
-    let read = is_file && file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).is_ok();
-    read && last != [b'\n']
+    let read = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)
+    });
+    read.is_ok() && last != [b'\n']
 }
 
 /// Whether an open file is still the one at its path.
@@ -192,10 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn only_lines_that_a_full_disk_has_no_room_for_count_as_unwritten() {
-        for (room, unwritten) in [(0, 3), (3, 3), (4, 2), (7, 2), (8, 1), (11, 1)] {
-            let error = append(&mut Disk(room, Vec::new()), b"one\ntwo\nsix\n").unwrap_err();
-            assert_eq!((error.lines, error.error.kind()), (unwritten, io::ErrorKind::StorageFull), "{room}");
+    fn a_full_disk_has_the_bytes_for_which_it_had_room() {
+        for room in [0, 3, 4, 11] {
+            let (error, written) = append(&mut Disk(room, Vec::new()), b"one\ntwo\nsix\n").unwrap_err();
+            assert_eq!((written, error.kind()), (room, io::ErrorKind::StorageFull));
         }
         append(&mut Disk(12, Vec::new()), b"one\ntwo\nsix\n").unwrap();
     }

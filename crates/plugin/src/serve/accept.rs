@@ -8,19 +8,18 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::meters::ListenerMeters;
 use super::slots::{Slot, Slots, Stopped};
+use crate::log_limit::LogLimit;
 
 /// The pause after the system failed to accept a connection, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often such failures are logged at most.
-const FAILURES: Duration = Duration::from_secs(1);
-/// How often it is logged at most that new connections wait, because there are as many as there may be.
-const FULL: Duration = Duration::from_secs(10);
+const FAILURE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an idle connection may take to close for a new one before others have to: a client far away responds within this.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How often emptying a queue is tried again after such a failure.
@@ -78,18 +77,14 @@ pub(super) struct Acceptor {
     grace: Duration,
 }
 
-/// What the log is told about a listener, on any core.
+/// What the log says of a listener, on any core.
 #[derive(Debug)]
 pub(super) struct Log {
     listener: Mutex<String>,
     setting: Option<&'static str>,
-    failures: Seldom,
-    full: Seldom,
+    failures: LogLimit,
+    full: LogLimit,
 }
-
-/// When something was logged last.
-#[derive(Debug, Default)]
-struct Seldom(Mutex<Option<Instant>>);
 
 impl Acceptor {
     /// No connections on any of the cores.
@@ -138,7 +133,8 @@ where
 
 /// The same on one core of a listener. Connections that the system has accepted by the time of the stop are served as well.
 ///
-/// `admit` decides whether a connection may come in, before it takes the place of another one. If not, it is closed.
+/// `admit` decides by its address whether a connection may come in, before it takes the place of another one. If not, it is
+/// closed.
 pub(super) async fn accept_on<A, C>(
     core: usize,
     listener: TcpListener,
@@ -290,7 +286,7 @@ fn ended(end: Result<(), JoinError>) {
 
 impl Log {
     fn new(listener: String, setting: Option<&'static str>) -> Self {
-        let (failures, full) = (Seldom::default(), Seldom::default());
+        let (failures, full) = (LogLimit::default(), LogLimit::default());
         Self { listener: Mutex::new(listener), setting, failures, full }
     }
 
@@ -305,50 +301,20 @@ impl Log {
     }
 
     fn failed(&self, error: &io::Error) {
-        if self.failures.is_due(FAILURES) {
-            warn!(%error, "could not accept a connection");
+        if self.failures.may_log_every(FAILURE_INTERVAL) {
+            warn!(listener = self.listener(), %error, "could not accept a connection");
         }
     }
 
     /// New connections wait: as many as `limit` are open, and none is idle.
     fn full(&self, limit: usize) {
-        if self.full.is_due(FULL) {
+        if self.full.may_log() {
             let (listener, setting) = (self.listener(), self.setting);
             warn!(listener, limit, setting, "all connections that may be open are busy: new ones wait");
         }
     }
 }
 
-impl Seldom {
-    /// Whether the last time is at least `interval` ago. Then this is one.
-    fn is_due(&self, interval: Duration) -> bool {
-        let mut last = locked(&self.0);
-        let is_due = last.is_none_or(|last| last.elapsed() >= interval);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
-    }
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn what_happens_often_is_logged_seldom() {
-        let seldom = Seldom::default();
-        let mut logged = Vec::new();
-        for second in 0..25 {
-            if seldom.is_due(FULL) {
-                logged.push(second);
-            }
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        assert_eq!(logged, [0, 10, 20]);
-    }
 }

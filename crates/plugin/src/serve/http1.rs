@@ -150,8 +150,8 @@ async fn switched(
     }
 }
 
-/// How many bytes that nobody takes a connection holds in each direction: of a body that the service does not read, and of an
-/// answer that the client does not.
+/// How many unread bytes a connection holds in each direction: of a body that the service does not read, and of an answer that the
+/// client does not.
 const MAX_BUFFER: usize = 64 * 1024;
 
 fn http1_builder(

@@ -31,7 +31,7 @@ use super::refusal::{RefusalReason, RefusedHead};
 use super::slots::{Activity, Order};
 use super::standstill::{Streams, poll_all, reset_on_drop, watched};
 use super::switch::poll_body;
-use super::{Shared, answer, refused};
+use super::{ServeLimits, Shared, answer, refused};
 use crate::tunnel::no_websocket;
 
 /// How many requests of one connection may be open at once.
@@ -73,7 +73,8 @@ pub(super) async fn serve<T, S>(
 {
     let _open = shared.protocols.meters.opened(Spoken::Http2);
     let streams = Streams::new(shared.limits.send_timeout);
-    let (peer, keep_alive) = (client.peer, shared.limits.keep_alive);
+    let peer = client.peer;
+    let ServeLimits { keep_alive, send_timeout, .. } = shared.limits;
     let meters = shared.protocols.meters.clone();
     let io = TokioIo::new(limited(transport, &shared.limits));
     // Not kept in a variable, for which the future would have room.
@@ -82,6 +83,7 @@ pub(super) async fn serve<T, S>(
     let mut running = FuturesUnordered::new();
     let mut idle = Box::pin(sleep_until(due));
     let (mut is_idle, mut is_closing, mut is_ending) = (true, false, false);
+    let mut has_served = false;
     let ended = poll_fn(|cx| {
         activity.watch(cx);
         let mut connection = Pin::new(&mut connection);
@@ -106,6 +108,7 @@ pub(super) async fn serve<T, S>(
                 break has_none;
             }
         };
+        has_served |= has_begun;
         // A request may have begun and ended since the last look.
         if has_begun || has_none != is_idle {
             is_idle = has_none;
@@ -130,7 +133,9 @@ pub(super) async fn serve<T, S>(
             }
             is_closing = true;
             connection.as_mut().graceful_shutdown();
-            idle.as_mut().reset(Instant::now() + CLOSING);
+            // The last piece of an answer may still wait for its client, which has this long to take it.
+            let closing = if has_served { CLOSING.max(send_timeout) } else { CLOSING };
+            idle.as_mut().reset(Instant::now() + closing);
             // It has something to send.
             cx.waker().wake_by_ref();
         }

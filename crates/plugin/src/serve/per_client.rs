@@ -1,4 +1,5 @@
-//! How many connections of a listener one client may have: those beyond are closed before anything is read from them.
+//! How many connections of a listener one client may have: those beyond are closed before anything is
+//! read from them but the header of the PROXY protocol, which names the client.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

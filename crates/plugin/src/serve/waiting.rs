@@ -5,11 +5,15 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::ServeLimits;
 use super::progress::{Phase, Progress};
+
+/// How often a busy connection looks at its clock at most.
+const OFTEN: Duration = Duration::from_millis(100);
 
 /// The wait of one connection.
 pub(super) struct Waiting {
@@ -55,7 +59,7 @@ impl Waiting {
                 return Poll::Ready(());
             }
             // A head that begins right now, and a connection that becomes idle, have this long.
-            let next = now + limits.head_timeout.min(limits.keep_alive);
+            let next = now + limits.head_timeout.min(limits.keep_alive).max(OFTEN);
             self.timer.as_mut().reset(due.map_or(next, |due| due.min(next)));
         }
         Poll::Pending
@@ -65,7 +69,6 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::time::Duration;
 
     use http::Request;
     use tokio::time::timeout;

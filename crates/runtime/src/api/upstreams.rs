@@ -31,7 +31,7 @@ fn declare_services(metrics: &Metrics, series: &impl Read) {
     metrics.observable_histograms("upstream_request_duration_seconds", help, move || {
         let durations = |series: &UpstreamSeries| {
             let read = &series.read.durations;
-            // Thousands of routes may have had no request yet.
+            // Without a request there is none: there may be thousands of routes that never had one.
             (read.count() > 0).then(|| (service(series), read.clone()))
         };
         of().iter().filter_map(durations).collect::<Vec<_>>()

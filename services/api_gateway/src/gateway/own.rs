@@ -17,6 +17,9 @@ const SHOWN_PATH: usize = 200;
 /// The hint for a request that nothing takes. It lists nothing: a stranger need not know the routes of other hosts, and there may
 /// be thousands.
 const NOWHERE: &str = "`GET /` lists the routes of this host and the services; `ctl routes --test 'GET URL'` shows why no route takes it";
+/// The same where services have no paths.
+const NO_ROUTE: &str =
+    "`GET /` lists the routes of this host; `ctl routes --test 'GET URL'` shows why none of them takes it";
 
 impl Gateway {
     /// The routes in order of precedence; with an example in the query, the one that takes it.
@@ -43,7 +46,11 @@ impl Gateway {
     pub(super) fn nowhere(&self, path: &str) -> Problem {
         let shown: String = path.chars().take(SHOWN_PATH).collect();
         let detail = format!("neither a route nor a service begins `{shown}`");
-        Problem::new(ErrorKind::NotFound, "no-route", detail).hint(NOWHERE)
+        Problem::new(ErrorKind::NotFound, "no-route", detail).hint(if self.table.has_services() {
+            NOWHERE
+        } else {
+            NO_ROUTE
+        })
     }
 
     /// The number of serving members of each service that has a path of its own.

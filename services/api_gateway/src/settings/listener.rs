@@ -71,8 +71,8 @@ pub struct Listener {
     /// The largest number of client connections of this listener. That in `max_connections` of the gateway unless given.
     #[serde(default)]
     pub max_connections: Option<Count>,
-    /// The largest number of connections of this listener that one client address may have. That in `max_connections_per_client`
-    /// of the gateway unless given.
+    /// The largest number of connections of this listener that one client address may have. 1000000 is as good as
+    /// no limit. That in `max_connections_per_client` of the gateway unless given.
     #[serde(default)]
     pub max_connections_per_client: Option<Count>,
     /// A path for readiness checks of a load balancer, such as `/ready`: it answers 200, and 503 as soon as the gateway
@@ -236,7 +236,7 @@ fn only(address: SocketAddr, defaults: &Defaults) -> ListenerPlan {
         keep_alive: defaults.keep_alive,
         send_timeout: defaults.send_timeout,
         max_connections: defaults.max_connections,
-        max_connections_per_client: defaults.max_connections_per_client.map(small),
+        max_connections_per_client: defaults.max_connections_per_client.map(Count::as_u32),
         ready: None,
         proxy_protocol: false,
         certificates: Vec::new(),
@@ -322,7 +322,7 @@ impl Listener {
             keep_alive: self.keep_alive.map_or(defaults.keep_alive, Limit::get),
             send_timeout: self.send_timeout.map_or(defaults.send_timeout, Limit::get),
             max_connections: self.max_connections.map_or(defaults.max_connections, Count::as_usize),
-            max_connections_per_client: per_client.or(defaults.max_connections_per_client).map(small),
+            max_connections_per_client: per_client.or(defaults.max_connections_per_client).map(Count::as_u32),
             ready: self.ready.clone(),
             proxy_protocol: self.proxy_protocol,
             certificates,
@@ -331,10 +331,6 @@ impl Listener {
             http2: self.protocols.contains(&HttpProtocol::Http2),
         })
     }
-}
-
-fn small(count: Count) -> u32 {
-    u32::try_from(count.get()).unwrap_or(u32::MAX)
 }
 
 fn is_name(text: &str) -> bool {

@@ -16,13 +16,12 @@ use plugin::access_log::reason::{CLIENT_GONE, DRAINED, Reason, UPSTREAM_RESET, U
 use plugin::access_log::{LoggedRequest, RequestEnd};
 use plugin::http::trace::TraceId;
 use plugin::tunnel::{Handshake, TunnelBytes, TunnelEnd};
-use plugin::{CountedBody, GaugeGuard, InFlightGuard};
+use plugin::{ClientGuard, CountedBody, GaugeGuard, InFlightGuard};
 use tokio::time::Instant;
 use types::ServiceName;
 
 use crate::admission::Permit;
 use crate::listener::Listener;
-use plugin::ClientGuard;
 
 /// The status of a request whose client left before it was answered, as in nginx.
 const CLIENT_LEFT: u16 = 499;

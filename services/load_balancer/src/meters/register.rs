@@ -1,4 +1,4 @@
-//! The balancer's metrics: labels are the names of present listeners and fixed words, so that their number is bounded.
+//! The balancer's metrics: labels are the names of present listeners and backends, and fixed words, so that their number is bounded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,14 +67,14 @@ pub(crate) fn all(metrics: &Metrics, listeners: &Listeners) {
         i64::try_from(one.lasting.admission.queued()).unwrap_or(i64::MAX)
     });
     backends(metrics, listeners);
-    each_backend(metrics, listeners, "backend_connections", "Open connections, by backend", |slot, _| {
-        i64::from(slot.connections + slot.url.as_ref().map_or(0, BaseUrl::in_flight))
-    });
-    let help =
-        "Backends that get connections, by backend: 0 while it is down, ejected, unreachable or draining";
-    each_backend(metrics, listeners, "backend_up", help, |slot, now| {
-        i64::from(slot.seen(now) == Standing::Up)
-    });
+    let help = "Open connections, in HTTP mode requests in flight, by backend";
+    let connections =
+        |slot: &Slot, _| i64::from(slot.connections + slot.url.as_ref().map_or(0, BaseUrl::in_flight));
+    each_backend(metrics, listeners, "backend_connections", help, connections, |one, other| one + other);
+    let help = "Whether a backend may get connections, by backend: not while it is down, ejected or draining, or the last \
+                connection to it could not be opened";
+    let is_up = |slot: &Slot, now| i64::from(slot.shown_standing(now) == Standing::Up);
+    each_backend(metrics, listeners, "backend_up", help, is_up, i64::max);
 }
 
 fn name(listener: &Listener) -> (&'static str, String) {
@@ -134,6 +134,8 @@ fn each_backend(
     metric: &str,
     help: &str,
     read: impl Fn(&Slot, Instant) -> i64 + Send + Sync + 'static,
+    // Of a backend that several targets have, which the server name chooses.
+    together: fn(i64, i64) -> i64,
 ) {
     let all = listeners.clone();
     metrics.observable_gauges(metric, help, move || {
@@ -142,10 +144,9 @@ fn each_backend(
         for one in all.now() {
             for pool in &one.pools {
                 pool.look(|slots, _| {
-                    // Targets chosen by server name may share a backend.
                     for slot in slots {
-                        let key = (one.name.clone(), slot.key.clone());
-                        *found.entry(key).or_default() += read(slot, now);
+                        let value = found.entry((one.name.clone(), slot.key.clone())).or_default();
+                        *value = together(*value, read(slot, now));
                     }
                 });
             }
@@ -162,10 +163,14 @@ fn backends(metrics: &Metrics, listeners: &Listeners) {
     metrics.observable_gauges("backends", "Backends by whether they get connections", move || {
         let now = Instant::now();
         let mut found = Vec::new();
-        for one in all.now() {
+        // The members of a service whose API is the target belong to the mesh.
+        let has_pools = |one: &Arc<Listener>| !one.pools.is_empty();
+        for one in all.now().into_iter().filter(has_pools) {
             for standing in Standing::ALL {
                 let count = |pool: &Arc<crate::pool::Pool>| {
-                    pool.look(|slots, _| slots.iter().filter(|slot| slot.seen(now) == standing).count())
+                    pool.look(|slots, _| {
+                        slots.iter().filter(|slot| slot.shown_standing(now) == standing).count()
+                    })
                 };
                 let count = one.pools.iter().map(count).sum::<usize>();
                 let labels = vec![name(&one), ("state", standing.as_str().to_owned())];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mesh::BaseUrl;
 
-use super::{Mistakes, small};
+use super::Mistakes;
 use crate::address::{Address, AddressError, Host};
 use crate::settings::{Backend, Listener, Mode};
 
@@ -78,7 +78,7 @@ pub(super) fn plan(
                 );
             }
             Ok((address, protocol)) => {
-                let (weight, is_backup) = (small(backend.weight.get()), backend.backup);
+                let (weight, is_backup) = (backend.weight.as_u32(), backend.backup);
                 fixed.push(Fixed { address, protocol, weight, is_backup });
             }
             Err(error) => {
