@@ -5,7 +5,7 @@
 
 mod exchange;
 pub(crate) mod front;
-mod urls;
+pub(crate) mod urls;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -36,7 +36,6 @@ use types::{ErrorKind, Problem, api};
 
 use self::exchange::Exchange;
 use self::front::Front;
-pub(crate) use self::urls::Urls;
 use crate::listener::{Lasting, Listener, Live};
 use crate::refusal::Refusal;
 use crate::settings::Balance;

@@ -19,7 +19,7 @@ use types::NodeId;
 use crate::admission::Wait;
 use crate::backend::{Slot, Standing, Wanted, reconcile};
 use crate::choose::{Candidate, Chooser};
-use crate::http::Urls;
+use crate::http::urls::Urls;
 use crate::plan::{Forward, TargetPlan};
 use crate::refusal::Refusal;
 use lease::Waiting;
